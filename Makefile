@@ -1,0 +1,43 @@
+# The two commands of the README, and what a developer needs besides.
+#
+#   make demo    environment, synthetic data, training, scores and pictures: minutes on two cores
+#   make test    the same environment, then the tests
+#   make lint    formatting, style and types
+#   make bench   the figures of benchmarks/RESULTS.md that need no accelerator
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean
+
+demo:
+	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
+		$(BIN)/python -m jaxreid.demo --started=$$started
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.pipeline
+
+# uv installs about three times faster than pip; where it cannot (an index that only pip knows),
+# pip does. constraints.txt pins what the tests passed with.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[data,test,lint]' || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[data,test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,133 @@
+"""Checkpoints: a thin wrapper over Orbax that saves, restores, and keeps the newest and the best.
+
+A save that is killed half-way leaves a folder that the next start ignores.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxreid.errors import UserError
+from jaxreid.types import TrainState, Variables
+
+FOLDER = "checkpoints"
+BEST = "mAP"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        folder: where they are.
+    """
+
+    def __init__(self, workdir: Path, keep: int = 2) -> None:
+        """Opens `workdir/checkpoints`, which need not exist.
+
+        Args:
+            workdir: of the run.
+            keep: how many of the newest are kept, besides the one with the best mAP.
+        """
+        _quiet_orbax()
+        self.folder = (workdir / FOLDER).absolute()
+        preserve = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(keep),
+                policies.BestN(
+                    get_metric_fn=lambda m: m[BEST], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preserve, enable_async_checkpointing=False
+            ),
+        )
+
+    def save(self, step: int, state: TrainState, scores: dict[str, float] | None = None) -> None:
+        """Writes the state; returns when it is on disk. A step that is there is left alone.
+
+        Args:
+            step: steps taken.
+            state: what to save.
+            scores: of this step, where it was scored; the best `mAP` is kept for good.
+        """
+        if step in self._manager.all_steps():
+            return
+        metrics = {BEST: float(scores[BEST])} if scores else None
+        self._manager.save(step, args=ocp.args.StandardSave(_to_tree(state)), metrics=metrics)
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest state, laid out over the devices as `like` is; None if there is none.
+
+        Raises:
+            UserError: what is there belongs to another network.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_tree(like))
+        try:
+            tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{self.folder / str(step)}: not a checkpoint of this network ({reason})"
+            ) from None
+        tree["opt_state"] = jax.tree.unflatten(
+            jax.tree.structure(like.opt_state), tree["opt_state"]
+        )
+        return TrainState(**tree)
+
+    def __enter__(self) -> Self:
+        """Ready."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Releases Orbax's threads."""
+        self._manager.close()
+
+
+def load_variables(workdir: str | Path) -> Variables:
+    """The variables of a run's newest checkpoint, as NumPy arrays.
+
+    Args:
+        workdir: of the run.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    _quiet_orbax()
+    folder = (Path(workdir) / FOLDER).absolute()
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    if not steps:
+        raise UserError(f"{folder}: no checkpoint there; train with --workdir={workdir} first")
+    path = folder / str(max(steps)) / "default"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        structure = checkpointer.metadata(path).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure)
+        tree = checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=as_numpy))
+    return {"params": tree["params"], **tree["model_state"]}
+
+
+def _to_tree(state: TrainState) -> dict[str, Any]:
+    # The optimiser's state as a list: its nesting holds empty tuples, which Orbax refuses.
+    return {**state._asdict(), "opt_state": jax.tree.leaves(state.opt_state)}
+
+
+def _quiet_orbax() -> None:
+    """Keeps Orbax's progress notes out of the run's output; its warnings stay."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+
+    handler = absl_logging.get_absl_handler()
+    if not handler.filters:
+        handler.addFilter(keep)

@@ -1,0 +1,350 @@
+"""The typed configuration. A config file returns a `Config`; flags override any field.
+
+--config=configs/duatm_market.py:tuned --config.optim.lr=0.02 --config.data.image_size=128,64
+"""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxreid.errors import UserError, nearest
+from jaxreid.types import ReidModel
+
+
+class ModelConfig(Protocol):
+    """What every `jaxreid.models.*.Config` offers."""
+
+    def make(self, num_ids: int, *, dtype: Any, frozen: bool, flip: bool) -> ReidModel:
+        """Builds the method for that number of training persons."""
+        ...
+
+
+@dataclasses.dataclass
+class Data:
+    """What is trained and scored on.
+
+    Attributes:
+        name: the data set's layout and rules: see `jaxreid.data.index.PARSERS`.
+        root: its folder (or CSV file); for `source="tfds"`, what `jaxreid.prepare --out` wrote.
+        source: JPEG files through tf.data, a TFDS copy, or all images decoded once into memory.
+        image_size: (height, width) that the model sees.
+        enlarge: training images are decoded this much larger, and cropped at random.
+        flip: training images are mirrored with probability one half.
+        num_ids: P, persons of a batch.
+        num_instances: K, images of each.
+        check: before training, decode every file that the first epoch and the scoring read.
+    """
+
+    name: str = "market1501"
+    root: str | None = None
+    source: Literal["files", "tfds", "memory"] = "files"
+    image_size: tuple[int, int] = (256, 128)
+    enlarge: float = 1.125
+    flip: bool = True
+    num_ids: int = 10
+    num_instances: int = 4
+    check: bool = True
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a training step, over all devices."""
+        return self.num_ids * self.num_instances
+
+    @property
+    def load_size(self) -> tuple[int, int]:
+        """(height, width) that training images are decoded to, before the random crop."""
+        height, width = self.image_size
+        return round(height * self.enlarge), round(width * self.enlarge)
+
+
+@dataclasses.dataclass
+class Optim:
+    """The optimiser and its schedule, in epochs.
+
+    Attributes:
+        name: the update rule. Weight decay is added to the gradient (coupled), as in PyTorch.
+        lr: learning rate at the start.
+        momentum: of SGD.
+        weight_decay: L2 factor.
+        warmup: epochs over which the learning rate rises linearly to its full value.
+        decay_epochs: epochs at which the learning rate is multiplied by `decay_factor`.
+        decay_factor: see above.
+        frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed.
+    """
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.0
+    decay_epochs: tuple[float, ...] = ()
+    decay_factor: float = 0.1
+    frozen_epochs: float = 0.0
+
+
+@dataclasses.dataclass
+class Train:
+    """The run.
+
+    Attributes:
+        epochs: an epoch visits every person once, K images each.
+        steps: if set, the length of the run instead of `epochs`.
+        seed: of the initial parameters, the plan and the augmentation.
+        precision: of the convolutions; parameters stay in float32.
+        checkpoint_every: steps between checkpoints.
+        keep: how many of the newest checkpoints are kept, besides the best.
+        log_every: steps between lines of `metrics.jsonl`.
+    """
+
+    epochs: float = 300.0
+    steps: int | None = None
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: int = 1000
+    keep: int = 2
+    log_every: int = 25
+
+
+@dataclasses.dataclass
+class Eval:
+    """Scoring.
+
+    Attributes:
+        ap: average precision as PyTorch code computes it, or by the trapezoid rule of the
+            authors of Market-1501 and MARS.
+        flip: features are averaged over each image and its mirror image.
+        every: steps between scorings during training; 0 scores once, at the end.
+        batch_size: images of a feature batch, over all devices.
+        query_block: queries of a block of distances.
+        gallery_block: gallery items of a block of distances, over all devices.
+        max_rank: length of the CMC curve.
+        pictures: queries shown in `ranked.png`.
+    """
+
+    ap: Literal["mean_precision", "trapezoid"] = "mean_precision"
+    flip: bool = False
+    every: int = 0
+    batch_size: int = 64
+    query_block: int = 64
+    gallery_block: int = 1024
+    max_rank: int = 50
+    pictures: int = 8
+
+
+@dataclasses.dataclass
+class Config:
+    """A run, whole. `paper` holds the published figures of this setting, for the report."""
+
+    model: Any
+    data: Data = dataclasses.field(default_factory=Data)
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    train: Train = dataclasses.field(default_factory=Train)
+    eval: Eval = dataclasses.field(default_factory=Eval)
+    paper: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Before the flags override anything."""
+        _register_choices(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested builtins, as in `config.json`."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def validate(config: Config) -> None:
+    """Raises `UserError` for values that no run can have. Data sets are checked when opened."""
+
+    def require(holds: bool, key: str, expected: str) -> None:
+        if not holds:
+            value = config
+            for part in key.split("."):
+                value = getattr(value, part)
+            raise UserError(f"config.{key}={value!r}: expected {expected}")
+
+    d, o, t, e = config.data, config.optim, config.train, config.eval
+    require(
+        len(d.image_size) == 2 and min(d.image_size) >= 32,
+        "data.image_size",
+        "height,width of at least 32 pixels",
+    )
+    require(d.enlarge >= 1, "data.enlarge", "1 or more")
+    require(d.num_ids >= 2, "data.num_ids", "2 persons or more: a triplet needs another person")
+    require(d.num_instances >= 2, "data.num_instances", "2 or more: a triplet needs another image")
+    require(o.lr > 0, "optim.lr", "a positive learning rate")
+    require(list(o.decay_epochs) == sorted(o.decay_epochs), "optim.decay_epochs", "rising epochs")
+    require(t.epochs > 0, "train.epochs", "more than 0")
+    require(t.steps is None or t.steps > 0, "train.steps", "1 or more")
+    for key in ("train.checkpoint_every", "train.keep", "train.log_every"):
+        require(getattr(t, key.split(".")[1]) >= 1, key, "1 or more")
+    require(e.every >= 0, "eval.every", "0 or more")
+    for key in ("batch_size", "query_block", "gallery_block", "max_rank"):
+        require(getattr(e, key) >= 1, f"eval.{key}", "1 or more")
+
+
+class Variant(NamedTuple):
+    """A row of a paper's table, as changes to the config.
+
+    Attributes:
+        changes: `{"model.lambda1": 0.3, ...}`.
+        paper: the published figures, as `{"rank1": 0.8875, "mAP": 0.7046}`; empty where the
+            paper gives none in print.
+        source: where in the paper.
+    """
+
+    changes: Mapping[str, Any]
+    paper: Mapping[str, float]
+    source: str
+
+
+def choose(config: Config, variants: Mapping[str, Variant], name: str | None) -> Config:
+    """The config with a variant's changes and figures; `help` prints the list and exits.
+
+    Raises:
+        UserError: no such variant.
+    """
+    if name == "help":
+        print("\n".join(_describe(variant, row) for variant, row in variants.items()))
+        sys.exit(0)
+    if not name:
+        return config
+    if name not in variants:
+        raise UserError(
+            f"config variant {name!r}: there is none of that name{nearest(name, variants)}"
+            " (:help lists them)"
+        )
+    variant = variants[name]
+    for key, value in variant.changes.items():
+        section, field = key.split(".")
+        setattr(getattr(config, section), field, value)
+    config.paper = dict(variant.paper)
+    return config
+
+
+def _describe(name: str, variant: Variant) -> str:
+    figures = ", ".join(f"{k} {v:.2%}" for k, v in variant.paper.items()) or "no figure in print"
+    changes = " ".join(f"{k}={v}" for k, v in variant.changes.items()) or "(the default)"
+    return f":{name:<14} {variant.source}; the paper's {figures}\n{'':16}{changes}"
+
+
+def load_config(path: Path, *variant: str) -> Config:
+    """What a config file's `get_config` returns.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    spec = importlib.util.spec_from_file_location("config", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        there = [p.as_posix() for p in path.parent.glob("*.py")]
+        raise UserError(f"{path}: no such config file{nearest(path.as_posix(), there)}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*variant)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """`absl.flags.FLAGS(argv)`, with one line for a mistake: for `app.run(flags_parser=...)`."""
+    try:
+        return flags.FLAGS(argv)
+    except UserError as error:
+        message = str(error)
+    except (
+        KeyError,
+        AttributeError,
+        FileNotFoundError,
+        flags.Error,
+        ValueError,
+        TypeError,
+    ) as error:
+        message = _explain_flag_error(argv, error)
+    print(f"jaxreid: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _explain_flag_error(argv: Sequence[str], error: Exception) -> str:
+    """The override or file that is wrong, and the nearest right one."""
+    found = re.search(r"--?config[= ](\S+)", " ".join(argv))
+    if not found:
+        return str(error)
+    try:
+        config = load_config(Path(found.group(1).split(":")[0]))
+    except UserError as no_file:
+        return f"--config: {no_file}"
+    for argument in argv:
+        override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        holder: Any = config
+        for part in override.group(1).split(".") if override else ():
+            if not hasattr(holder, part):
+                known = [field.name for field in dataclasses.fields(holder)]
+                return (
+                    f"{argument}: {type(holder).__name__.lower()} has no key {part!r}"
+                    f"{nearest(part, known)}"
+                )
+            holder = getattr(holder, part)
+    return " ".join(str(error).split())
+
+
+def _register_choices(config: Any) -> None:
+    """Lets flags override fields that are a choice among a few words."""
+    for name, kind in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(kind) is Literal:
+            words = list(typing.get_args(kind))
+            config_flags.register_flag_parser_for_type(kind, flags.EnumParser(words))
+        elif dataclasses.is_dataclass(getattr(config, name)):
+            _register_choices(getattr(config, name))
+
+
+# What may change from one start of a run to the next: where the data lies, how it is read, and
+# what is reported of it.
+_FREE = (
+    *("data.root", "data.source", "data.check", "eval.", "paper."),
+    *("train.checkpoint_every", "train.keep", "train.log_every"),
+)
+
+
+def claim_workdir(config: Config, workdir: Path, fingerprint: str) -> None:
+    """Writes `config.json`, or makes sure that the run there is this one.
+
+    Raises:
+        UserError: the folder holds a run with another config, or over other data.
+    """
+    path = workdir / "config.json"
+    ours = _flat({**config.to_dict(), "fingerprint": fingerprint})
+    if path.is_file():
+        try:
+            theirs = _flat(json.loads(path.read_text()))
+        except ValueError as error:
+            raise UserError(f"{path}: not the config of a run ({error})") from None
+        differing = [
+            f"{key}: there {theirs.get(key)!r}, now {ours.get(key)!r}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key) and not key.startswith(_FREE)
+        ]
+        if differing:
+            raise UserError(
+                f"--workdir={workdir} holds a run with another config ({'; '.join(differing)});"
+                " give another --workdir, or the same config"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**config.to_dict(), "fingerprint": fingerprint}, indent=2)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n")
+    temporary.replace(path)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

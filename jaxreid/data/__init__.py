@@ -1,0 +1,1 @@
+"""Indexes, plans, decoding and augmentation."""

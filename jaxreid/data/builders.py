@@ -1,0 +1,229 @@
+"""TFDS over the index: a data set as a few large files instead of many small ones.
+
+A cluster's file system serves twelve thousand small files badly and a few large ones well. The
+records are array_record, so that a row is read by its number; they hold the original bytes of the
+images, and lie in the order of the index. The labels are stored beside them in `index.npz`, so
+that a sampler need not read a single record.
+
+    python -m jaxreid.prepare --name=market1501 --root=/data/Market-1501 --out=/data/tfds
+
+Import this module only where it is needed: it needs the `data` extra.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from jaxreid.data.index import PARSERS, SPLITS, Index, ReidData
+from jaxreid.errors import UserError, nearest
+
+try:
+    import tensorflow_datasets as tfds
+except ImportError as error:
+    raise UserError(
+        f"TFDS cannot be imported ({error}); install it with: pip install 'jaxreid[data]'"
+    ) from error
+
+LAYOUT_VERSION = "1.0.0"
+INDEX_FILE = "index.npz"
+
+
+class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Records of images with their labels, in the order of the index.
+
+    Features: `image` (bytes as they were on disk), `pid` (0..N-1 in `train`), `camid`,
+    `tracklet`, `frame`, `path`. Splits: `train`, `query`, `gallery`.
+    """
+
+    name = "reid_images"
+    url_infos = None  # no downloads; TFDS's own look-up imports a package it does not require
+    VERSION = tfds.core.Version(LAYOUT_VERSION)
+    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS declares it like this)
+        tfds.core.BuilderConfig(name=parser, version=LAYOUT_VERSION) for parser in PARSERS
+    ]
+
+    def __init__(self, data: ReidData, out: Path) -> None:
+        """Prepares to write `data` below `out`."""
+        self.reid_data = data
+        super().__init__(data_dir=out, config=data.name, file_format="array_record")
+
+    def _info(self) -> Any:
+        # `dataset_info_from_configs` would look for a README in a package of the builder's own.
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(),
+                    "pid": np.int64,
+                    "camid": np.int64,
+                    "tracklet": np.int64,
+                    "frame": np.int64,
+                    "path": tfds.features.Text(),
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        # TFDS's folder has a temporary name until everything in it is written.
+        _save_index(Path(self.data_dir) / INDEX_FILE, self.reid_data)
+        return {
+            split: self._generate_examples(index) for split, index in self.reid_data.splits.items()
+        }
+
+    def _generate_examples(self, index: Index) -> Iterator[tuple[int, dict]]:
+        # Beyond a gigabyte TFDS sorts through temporary files, one for each range of keys below
+        # 2**128. Keys spread over the whole range spread the records over those files.
+        stride = 2**128 // index.size
+        for row in range(index.size):
+            yield (
+                row * stride,
+                {
+                    "image": index.path(row),  # a path, not pixels: the bytes are kept
+                    "pid": index.pids[row],
+                    "camid": index.camids[row],
+                    "tracklet": index.tracklets[row],
+                    "frame": index.frames[row],
+                    "path": str(index.paths[row]),
+                },
+            )
+
+
+def prepare(data: ReidData, out: str | os.PathLike) -> Path:
+    """Writes a data set as TFDS records, or finds it written already.
+
+    A run that is killed leaves no half-written data set behind under the final name.
+
+    Args:
+        data: the index; every image is read from its file.
+        out: TFDS's folder (`data_dir`). A data set of another name may lie there too.
+
+    Returns:
+        The folder of this data set, below `out`.
+
+    Raises:
+        UserError: other data of this name is there, or a file cannot be read or written.
+    """
+    folder = _folder(out, data.name)
+    if folder.exists():
+        there = _load_index(folder, data.name, out)
+        if there.fingerprint() != data.fingerprint():
+            raise UserError(
+                f"{folder} holds other data of this name ({there.summary()}); delete it, or "
+                "choose another --out"
+            )
+        return folder
+    if not sys.stderr.isatty():  # a log file is no place for progress bars
+        tfds.disable_progress_bar()
+    # TFDS announces a download on stdout, where there is none; its progress bars go to stderr.
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
+        try:
+            ReidImages(data, Path(out).expanduser()).download_and_prepare(
+                download_dir=downloads,  # stays empty; by default a folder beside the data
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+        except (OSError, RuntimeError) as error:
+            reason = str(error).rpartition("\n")[2]  # TFDS puts the whole example before it
+            raise UserError(f"cannot write {data.name} to {folder}: {reason}") from error
+    return folder
+
+
+def open_prepared(
+    out: str | os.PathLike, name: str
+) -> tuple[ReidData, dict[str, Callable[[SupportsIndex], bytes]]]:
+    """Opens what `prepare` wrote.
+
+    Args:
+        out: the folder that was given to `prepare`.
+        name: the data set's name.
+
+    Returns:
+        The index, and for each split a function from a row to that image's original bytes. The
+        functions may be called from several threads.
+
+    Raises:
+        UserError: there is no such data set, or it is damaged; names the command to run.
+    """
+    folder = _folder(out, name)
+    data = _load_index(folder, name, out)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        sources = builder.as_data_source(
+            split={split: split for split in SPLITS},
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+        files = [file for split in SPLITS for file in builder.info.splits[split].filepaths]
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, str(error), name, out) from error
+    for file in files:
+        if not file.exists():
+            raise _damaged(folder, f"{file.name} is missing", name, out)
+    return data, {
+        split: _reader(sources[split], index, partial(_damaged, folder, name=name, out=out))
+        for split, index in data.splits.items()
+    }
+
+
+def _reader(
+    source: Any, index: Index, damaged: Callable[[str], UserError]
+) -> Callable[[SupportsIndex], bytes]:
+    def read(row: SupportsIndex) -> bytes:
+        example = source[row]
+        # Of a file that was cut short, array_record reads empty records without a word.
+        if example["path"] != str(index.paths[row]).encode():
+            raise damaged(f"the record of {index.paths[row]} is not where {INDEX_FILE} has it")
+        return example["image"]
+
+    return read
+
+
+def _folder(out: str | os.PathLike, name: str) -> Path:
+    return Path(out).expanduser() / ReidImages.name / name / LAYOUT_VERSION
+
+
+def _command(name: str, out: str | os.PathLike) -> str:
+    return f"run: python -m jaxreid.prepare --name={name} --root=FOLDER --out={out}"
+
+
+def _damaged(folder: Path, what: str, name: str, out: str | os.PathLike) -> UserError:
+    return UserError(f"{folder} is damaged ({what}); delete it and {_command(name, out)}")
+
+
+def _save_index(file: Path, data: ReidData) -> None:
+    columns: dict[str, Any] = {
+        f"{split}/{field}": column
+        for split, index in data.splits.items()
+        for field, column in index._asdict().items()
+    }
+    np.savez_compressed(file, train_pids=data.train_pids, junk=data.junk, **columns)
+
+
+def _load_index(folder: Path, name: str, out: str | os.PathLike) -> ReidData:
+    if not folder.is_dir():
+        others = [path.name for path in folder.parent.parent.glob("*") if path.is_dir()]
+        raise UserError(
+            f"no prepared {name} in {out}, for want of {folder}; {_command(name, out)}"
+            f"{nearest(name, others)}"
+        )
+    try:
+        with np.load(folder / INDEX_FILE, allow_pickle=False) as columns:
+            tables = {
+                split: Index(
+                    str(columns[f"{split}/root"]),
+                    *(columns[f"{split}/{field}"] for field in Index._fields[1:]),
+                )
+                for split in SPLITS
+            }
+            train_pids, junk = columns["train_pids"], int(columns["junk"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(folder, f"{INDEX_FILE}: {error}", name, out) from error
+    return ReidData(name=name, **tables, train_pids=train_pids, junk=junk)

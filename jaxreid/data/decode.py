@@ -1,0 +1,53 @@
+"""Decoding with Pillow: for images in memory, for pictures, and to check files."""
+
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxreid.errors import UserError
+
+
+def decode(source: str | Path | bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of a JPEG or PNG file, or of its bytes.
+
+    Args:
+        source: a path, or the file's content.
+
+    Raises:
+        UserError: the file does not decode.
+    """
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=("JPEG", "PNG")) as image:
+            pixels = image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise nearly every kind.
+        name = "an image in memory" if isinstance(source, bytes) else source
+        raise UserError(f"{name}: not an image that decodes ({error})") from None
+    return np.asarray(pixels)
+
+
+def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "i j 3"]:
+    """Resizes to (height, width): bilinear, antialiased where it shrinks."""
+    if pixels.shape[:2] == size:
+        return pixels
+    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def find_broken(paths: Iterable[str]) -> list[str]:
+    """Decodes every file, in threads; one line for each that does not decode, sorted by path."""
+
+    def reason(path: str) -> str | None:
+        try:
+            decode(path)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        return [line for line in pool.map(reason, sorted(set(paths))) if line]

@@ -1,0 +1,117 @@
+"""Where images come from: files, a TFDS copy, or memory. One interface for all three."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from jaxreid.config import Data
+from jaxreid.data import index as reid_index
+from jaxreid.data import pipeline
+from jaxreid.data.decode import decode, resize
+from jaxreid.data.index import Index, ReidData
+from jaxreid.errors import UserError
+
+Rows = Int[np.ndarray, " b"]
+Images = UInt8[np.ndarray, "b h w 3"]
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class Source(NamedTuple):
+    """A data set that can be read.
+
+    Attributes:
+        data: who is where.
+        images: `(split, plan, (height, width)) -> images`: for each array of rows in the plan,
+            those images of the split, decoded and resized.
+    """
+
+    data: ReidData
+    images: Callable[[str, Iterable[Rows], tuple[int, int]], Iterator[Images]]
+
+
+def open_source(config: Data) -> Source:
+    """Opens the data set that the config names.
+
+    Raises:
+        UserError: it is not there, or not what it should be.
+    """
+    if not config.root:
+        raise UserError(
+            f"config.data.root is not set: the folder of {config.name}, as in"
+            f" --config.data.root=/data/{config.name}"
+        )
+    if config.source == "tfds":
+        from jaxreid.data import builders  # Imports TFDS, which is an extra.
+
+        data, readers = builders.open_prepared(config.root, config.name)
+        return Source(data, partial(pipeline.stream, data, readers=readers))
+    data = reid_index.load(config.name, config.root)
+    if config.source == "memory":
+        return in_memory(data, lambda split, row: decode(data.splits[split].path(row)))
+    return Source(data, partial(pipeline.stream, data))
+
+
+def in_memory(data: ReidData, read: Callable[[str, int], Pixels]) -> Source:
+    """A source that decodes each split once, at its first use, and needs no TensorFlow.
+
+    Args:
+        data: the index.
+        read: `(split, row) -> pixels`, of any size.
+    """
+
+    @cache
+    def everything(split: str, size: tuple[int, int]) -> Images:
+        rows = range(data.splits[split].size)
+        with ThreadPoolExecutor() as pool:
+            images = pool.map(lambda row: resize(read(split, row), size), rows)
+        return np.stack(list(images))
+
+    def images(split: str, plan: Iterable[Rows], size: tuple[int, int]) -> Iterator[Images]:
+        return (everything(split, size)[rows] for rows in plan)
+
+    return Source(data, images)
+
+
+class Labelled(NamedTuple):
+    """Images of one size with their labels.
+
+    Attributes:
+        images: RGB.
+        pids: person ids, any integers; -1 and 0 have no meaning of their own in training.
+        camids: camera ids.
+    """
+
+    images: Images
+    pids: Rows
+    camids: Rows
+
+
+def from_arrays(train: Labelled, query: Labelled, gallery: Labelled) -> Source:
+    """A source over arrays that are in memory already."""
+    splits = {"train": train, "query": query, "gallery": gallery}
+    train_pids, labels = np.unique(train.pids, return_inverse=True)
+
+    def table(split: str) -> Index:
+        pixels, pids, camids = splits[split]
+        rows = np.arange(len(pixels), dtype=np.int32)
+        return Index(
+            root="",
+            paths=np.array([f"{split}[{row}]" for row in rows], dtype=np.str_),
+            pids=(labels if split == "train" else pids).astype(np.int32),
+            camids=camids.astype(np.int32),
+            tracklets=rows,
+            frames=rows,
+        )
+
+    data = ReidData(
+        name="arrays",
+        train=table("train"),
+        query=table("query"),
+        gallery=table("gallery"),
+        train_pids=train_pids.astype(np.int32),
+    )
+    return in_memory(data, lambda split, row: splits[split].images[row])

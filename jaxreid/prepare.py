@@ -1,0 +1,70 @@
+"""Looks at a data set before a training run does, and writes it as TFDS records if asked to.
+
+    python -m jaxreid.prepare --name=market1501 --root=/data/Market-1501
+    python -m jaxreid.prepare --name=market1501 --root=/data/Market-1501 --check --out=/data/tfds
+
+The first command only reads file names: it prints what was found beside what the data set should
+hold, and what to know before trusting a score. `--check` decodes every image; `--out` writes one
+sharded copy for clusters, to be read with `data.source=tfds` and `data.root` set to that folder.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jaxreid.data import index
+from jaxreid.data.decode import find_broken
+from jaxreid.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the flags; by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 where `--check` found images that do not decode (nothing is written
+        then), 2 for bad input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxreid.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--name", required=True, help=", ".join(index.PARSERS))
+    parser.add_argument("--root", required=True, help="its folder; for csv, the file")
+    parser.add_argument("--out", help="where to write TFDS records; without it, nothing is written")
+    parser.add_argument("--check", action="store_true", help="decode every image")
+    args = parser.parse_args(argv)
+    try:
+        return run(args.name, args.root, args.out, check=args.check)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(name: str, root: str, out: str | None, *, check: bool) -> int:
+    """Indexes, checks and writes; prints what it finds. The arguments are the flags of `main`."""
+    data = index.load(name, root)
+    print(data.summary())
+    for line in index.warnings(data):
+        print(f"warning: {line}")
+    if check:
+        tables = data.splits.values()
+        broken = find_broken(table.path(row) for table in tables for row in range(table.size))
+        for line in broken:
+            print(line)
+        if broken:
+            print(f"{len(broken)} images do not decode" + ("; nothing written" if out else ""))
+            return 1
+        print("every image decodes")
+    if out:
+        from jaxreid.data import builders  # needs the `data` extra, and takes a while to import
+
+        print(f"written: {builders.prepare(data, out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,569 @@
+"""Metrics files -> tables and pictures: `report.md` and the PNGs that it shows.
+
+Pictures are painted pixel by pixel and captioned by Matplotlib's object API, which needs no
+display and leaves no global state behind.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsFloat
+
+import jax
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from jaxreid.config import Config
+from jaxreid.data.sources import Source
+from jaxreid.errors import UserError
+from jaxreid.evaluate import Evaluation, Shown
+from jaxreid.logs import read_metrics
+from jaxreid.types import AttentionMap, Batch, ReidModel, Variables
+
+Picture = str | Path | UInt8[np.ndarray, "h w 3"]
+"""An image file, or its pixels."""
+
+Pixels = tuple[int, int]
+
+# A power of two, so that pixels / DPI inches give back exactly that many pixels.
+DPI = 128
+INK, FAINT = "#222222", "#777777"
+GREEN, RED, BLUE, YELLOW = (0, 158, 70), (214, 39, 40), (31, 90, 180), (255, 225, 0)
+HEAT = matplotlib.colormaps["inferno"]
+HEAT_ALPHA = 0.7
+
+SCORES = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "rank20": "rank-20",
+    "mAP": "mAP",
+}
+COUNTS = ("num_queries", "num_gallery", "num_valid")
+PROTOCOL_WORDS = {
+    "ap": "AP definition",
+    "flip": "flip augmentation",
+    "mars_protocol": "MARS protocol",
+    "rerank": "re-ranking",
+}
+PICTURES = {
+    "training.png": ("Training", "Loss and learning rate."),
+    "eval/cmc.png": ("Cumulative match curve", "Queries with a true match among the first k."),
+    "eval/ranked.png": (
+        "Nearest gallery items",
+        "Green and bold: the query's person; red: another. Below: pid · camera, and the distance.",
+    ),
+    "eval/attention.png": (
+        "Attention",
+        "Each heat picture runs from zero to its own peak, which is written below it.",
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------------
+# Curves
+# ---------------------------------------------------------------------------------------------
+
+
+def plot_cmc(path: str | Path, curves: Mapping[str, Float[np.ndarray, " _"]], title: str) -> None:
+    """Draws cumulative match curves.
+
+    Args:
+        path: the PNG to write.
+        curves: for each name, the share of queries matched within ranks 1, 2, ...
+        title: stands above the picture.
+    """
+    figure = Figure(figsize=(6, 4.5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        ranks = np.arange(1, len(curve) + 1)
+        label = f"{name}: rank-1 {_percent(curve[0])} %"
+        axes.plot(ranks, 100 * curve, label=label, marker="o", markersize=3, linewidth=1.5)
+    longest = max((len(curve) for curve in curves.values()), default=0)
+    axes.set_xlim(0, max(longest, 1) + 1)
+    axes.set_xticks([1, *range(10, longest + 1, 10)] if longest >= 10 else range(1, longest + 1))
+    lowest = min((100 * c[0] for c in curves.values() if np.isfinite(c[0])), default=0.0)
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
+    axes.set_ylim(max(0, 10 * math.floor((lowest - 2) / 10)), 101)
+    axes.set_xlabel("rank")
+    axes.set_ylabel("queries matched (%)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_training(path: str | Path, history: Sequence[Mapping[str, Any]]) -> bool:
+    """Draws the loss and the learning rate over the steps.
+
+    A run that was killed has taken some steps twice; the last record of a step counts.
+
+    Args:
+        path: the PNG to write.
+        history: records of `metrics.jsonl`; those with `step` and `loss` or `lr` are
+            drawn.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    panels = []
+    for key, label in (("loss", "loss"), ("lr", "learning rate")):
+        series = {record["step"]: record[key] for record in history if {"step", key} <= set(record)}
+        if series:
+            panels.append((label, np.array(sorted(series.items()), float).T))
+    if not panels:
+        return False
+    figure = Figure(figsize=(7, 1 + 2.2 * len(panels)), dpi=DPI, layout="constrained")
+    for axes, (label, (steps, values)) in zip(
+        figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels
+    ):
+        window = len(steps) // 40
+        if label == "loss" and window > 1:
+            axes.plot(steps, values, color="C0", alpha=0.3, linewidth=0.8, label="each record")
+            mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
+            middle = steps[(window - 1) // 2 :][: len(mean)]
+            axes.plot(middle, mean, color="C0", linewidth=1.8, label=f"mean of {window} records")
+            axes.legend(loc="upper right")
+        else:
+            axes.plot(steps, values, color="C0", linewidth=1.5)
+        if label == "learning rate" and 0 < 10 * np.min(values) <= np.max(values):
+            axes.set_yscale("log")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    figure.align_ylabels()
+    _save(figure, path)
+    return True
+
+
+def write(
+    workdir: Path,
+    config: Config,
+    source: Source,
+    model: ReidModel,
+    variables: Variables,
+    evaluation: Evaluation,
+) -> None:
+    """Everything that a scored run leaves for a reader: `eval/` and `report.md`.
+
+    Args:
+        workdir: the run's folder.
+        config: the run.
+        source: of the images to show.
+        model: its `explain`, where it has one, gives the attention.
+        variables: that were scored.
+        evaluation: the scores.
+    """
+    folder = workdir / "eval"
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = evaluation.scores
+    plot_cmc(folder / "cmc.png", {"this run": evaluation.ranking.cmc}, scores["data"])
+    plot_ranked(folder / "ranked.png", ranked_rows(source, evaluation.shown, config))
+    if model.explain is not None:
+        batch = partners(source, evaluation.shown, config)
+        maps = jax.device_get(jax.jit(model.explain)(variables, batch))
+        plot_attention(folder / "attention.png", batch.images, maps)
+    (folder / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    history = read_metrics(workdir / "metrics.jsonl")
+    write_report(
+        workdir, config=config.to_dict(), scores=scores, paper=config.paper, history=history
+    )
+
+
+def ranked_rows(source: Source, shown: Shown, config: Config) -> list["RankedRow"]:
+    """The pictures and labels of the nearest gallery items of some queries."""
+    query, gallery = source.data.query, source.data.gallery
+    rows = []
+    for row, found, distances in zip(*shown):
+        found, distances = found[found >= 0], distances[found >= 0]
+        rows.append(
+            RankedRow(
+                query=_images(source, "query", [row], config)[0],
+                query_pid=int(query.pids[row]),
+                query_camid=int(query.camids[row]),
+                gallery=list(_images(source, "gallery", found, config)),
+                pids=gallery.pids[found].tolist(),
+                camids=gallery.camids[found].tolist(),
+                distances=distances.tolist(),
+                correct=(gallery.pids[found] == query.pids[row]).tolist(),
+            )
+        )
+    return rows
+
+
+def partners(source: Source, shown: Shown, config: Config, pairs: int = 4) -> Batch:
+    """Queries beside the nearest gallery item that shows their person, or else the nearest."""
+    query, gallery = source.data.query, source.data.gallery
+    images, pids, camids = [], [], []
+    for row, found in list(zip(shown.queries, shown.gallery))[:pairs]:
+        found = found[found >= 0]
+        # The first that is right; argmax of nothing right is the first of all.
+        partner = found[np.argmax(gallery.pids[found] == query.pids[row])]
+        images += [*_images(source, "query", [row], config)]
+        images += [*_images(source, "gallery", [partner], config)]
+        pids += [query.pids[row], gallery.pids[partner]]
+        camids += [query.camids[row], gallery.camids[partner]]
+    return Batch(np.stack(images), np.array(pids), np.array(camids))
+
+
+def _images(source: Source, split: str, rows: Any, config: Config) -> UInt8[np.ndarray, "b h w 3"]:
+    return next(source.images(split, [np.asarray(rows)], config.data.image_size))
+
+
+# ---------------------------------------------------------------------------------------------
+# Pictures
+# ---------------------------------------------------------------------------------------------
+
+
+class RankedRow(NamedTuple):
+    """A query and the gallery items that were found nearest to it, nearest first.
+
+    Attributes:
+        query: the query's image.
+        query_pid: its person.
+        query_camid: its camera.
+        gallery: images of the gallery items; the other lists are as long.
+        pids: their persons.
+        camids: their cameras.
+        distances: to the query.
+        correct: whether they show the query's person.
+    """
+
+    query: Picture
+    query_pid: int
+    query_camid: int
+    gallery: list[Picture]
+    pids: list[int]
+    camids: list[int]
+    distances: list[float]
+    correct: list[bool]
+
+
+def plot_ranked(path: str | Path, rows: Sequence[RankedRow]) -> None:
+    """Draws queries, each with its gallery items framed in green (correct) or red (wrong).
+
+    Args:
+        path: the PNG to write.
+        rows: at least one. All images are shown at one size, twice as high as wide.
+
+    Raises:
+        UserError: an image cannot be read.
+        ValueError: `rows` is empty.
+    """
+    if not rows:
+        raise ValueError("plot_ranked: no rows to draw")
+    width, height, frame, gap, margin, head, caption = 112, 224, 6, 12, 24, 56, 44
+    longest = max(len(row.gallery) for row in rows)
+    farthest = max((abs(d) for row in rows for d in row.distances), default=0.0)
+    decimals = 3 if farthest < 10 else 1
+
+    def corner(i: int, j: int) -> Pixels:
+        """Where the picture in row i and column j starts; column 0 is the query's."""
+        x = margin + frame + j * (width + 2 * frame + gap) + (2 * gap if j else 0)
+        return x, head + frame + i * (height + 2 * frame + caption)
+
+    right, bottom = corner(len(rows), longest + 1)
+    sheet = _Sheet(right - gap - frame + margin, bottom - frame + margin // 2)
+    x, y = corner(0, 0)
+    sheet.text(x + width // 2, y - 22, "query", size=10, weight="bold")
+    for j in range(1, longest + 1):
+        sheet.text(corner(0, j)[0] + width // 2, y - 22, str(j), size=10, weight="bold")
+    for i, row in enumerate(rows):
+        x, y = corner(i, 0)
+        sheet.framed(_pixels(row.query, (width, height)), x, y, frame, BLUE)
+        sheet.text(x + width // 2, y + height + 16, f"{row.query_pid} · c{row.query_camid}")
+        items = zip(row.gallery, row.pids, row.camids, row.distances, row.correct)
+        for j, (picture, pid, camid, distance, correct) in enumerate(items, start=1):
+            x, y = corner(i, j)
+            sheet.framed(_pixels(picture, (width, height)), x, y, frame, GREEN if correct else RED)
+            # Bold says it again to those who cannot tell green from red.
+            weight = "bold" if correct else "normal"
+            sheet.text(x + width // 2, y + height + 16, f"{pid} · c{camid}", weight=weight)
+            sheet.text(x + width // 2, y + height + 31, f"{distance:.{decimals}f}", color=FAINT)
+    sheet.save(path)
+
+
+def plot_attention(
+    path: str | Path,
+    images: UInt8[np.ndarray, "b h w 3"],
+    maps: Mapping[str, AttentionMap],
+    *,
+    references: int = 3,
+) -> None:
+    """Draws where a model looked, after Fig. 8 of the DuATM paper.
+
+    A row shows one query and one of the n maps; its columns are the query, then every map as heat
+    over the image that it lies on. Each heat picture runs from zero to that map's own peak, which
+    is written below it. A map named `reference` marks for each n the position that the others
+    refer to: it is outlined on the query instead.
+
+    Args:
+        path: the PNG to write.
+        images: items 2i and 2i+1 are partners: a query and a gallery item. Where no map lies over
+            the partner, every item has its own rows.
+        maps: what the model's `explain` returned, as numpy arrays or as they came.
+        references: how many of the n maps to show, evenly spaced. Where they are the positions
+            of a grid, its border is avoided.
+
+    Raises:
+        ValueError: the maps do not fit the images or each other.
+    """
+    weights = {name: np.asarray(m.weights, np.float32) for name, m in maps.items()}
+    paired = any(m.over == "partner" for m in maps.values())
+    _check_maps(len(images), weights, paired)
+    reference = weights.get("reference")
+    heats = [name for name in maps if name != "reference"]
+    grid = next(iter(weights.values())) if reference is None else reference
+    num_maps = max(w.shape[1] for w in weights.values())
+    chosen = _choose(num_maps, grid.shape[2:], references)
+    items = range(0, len(images), 2 if paired else 1)
+
+    h, w = images.shape[1:3]
+    scale = min(288 / h, 640 / w)
+    size = width, height = round(scale * w), round(scale * h)
+    margin, gap, head, caption = 24, 16, 60, 28
+    column = gap + max(width, 152, 11 * max(map(len, maps)))
+    block_width = column * (1 + len(heats)) + 2 * gap
+    block_height = head + len(chosen) * (height + caption) + gap
+    # Blocks of narrow pictures stand side by side, else the sheet would be a ribbon.
+    across = min(len(items), max(1, 2000 // block_width))
+    down = math.ceil(len(items) / across)
+    sheet = _Sheet(
+        2 * margin + across * block_width - 3 * gap, margin // 2 + down * block_height - gap
+    )
+    own = "query" if paired else "image"
+    for number, item in enumerate(items):
+        line, place = divmod(number, across)
+        top = line * block_height + head
+        center = margin + place * block_width + (column - gap) // 2
+        sheet.title(center, top, own, "" if reference is None else "outlined: reference")
+        for j, name in enumerate(heats, start=1):
+            lies_on = own if maps[name].over == "self" else "gallery item"
+            sheet.title(center + j * column, top, name, f"over the {lies_on}")
+        for k, n in enumerate(chosen):
+            x, y = center - width // 2, top + k * (height + caption)
+            sheet.paste(_pixels(images[item], size), x, y)
+            if reference is not None:
+                sheet.outline(reference[item, min(n, reference.shape[1] - 1)], size, x, y)
+            for j, name in enumerate(heats, start=1):
+                image = images[item if maps[name].over == "self" else item + 1]
+                heat = weights[name][item, min(n, weights[name].shape[1] - 1)]
+                sheet.paste(_overlay(_pixels(image, size), heat), x + j * column, y)
+                peak = f"peak {heat.max():.2g}"
+                sheet.text(center + j * column, y + height + 13, peak, color=FAINT)
+    sheet.save(path)
+
+
+def _check_maps(num_items: int, weights: Mapping[str, np.ndarray], paired: bool) -> None:
+    shapes = {name: w.shape for name, w in weights.items()}
+    counts = {shape[1] for shape in shapes.values()} - {1}
+    if not shapes or any(shape[0] != num_items for shape in shapes.values()) or len(counts) > 1:
+        raise ValueError(
+            f"attention maps for {num_items} images: expected arrays (b, n, h, w) with "
+            f"b = {num_items} and one n (or 1), got {shapes}"
+        )
+    if paired and num_items % 2:
+        raise ValueError(f"{num_items} images: maps over the partner need pairs")
+
+
+def _choose(num_maps: int, grid: tuple[int, ...], references: int) -> list[int]:
+    """`references` indices, evenly spaced over the maps, or over the inside of their grid."""
+    candidates = np.arange(num_maps)
+    h, w = grid
+    if num_maps == h * w:
+        inside = candidates.reshape(h, w)
+        inside = inside[1:-1] if h > 2 else inside
+        inside = inside[:, 1:-1] if w > 2 else inside
+        candidates = inside.ravel()
+    count = min(references, len(candidates))
+    return [int(candidates[(2 * i + 1) * len(candidates) // (2 * count)]) for i in range(count)]
+
+
+def _overlay(
+    image: UInt8[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "gh gw"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """`weight` as colour over the image in grey: clear at zero, brightest at its peak."""
+    h, w = image.shape[:2]
+    smooth = np.asarray(Image.fromarray(weight).resize((w, h), Image.Resampling.BILINEAR))
+    share = smooth / max(float(weight.max()), 1e-12)
+    alpha = HEAT_ALPHA * share[..., None]
+    grey = image.mean(axis=2, keepdims=True)
+    return (alpha * 255 * HEAT(share)[..., :3] + (1 - alpha) * grey).astype(np.uint8)
+
+
+def _pixels(picture: Picture, size: Pixels) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture at (width, height) `size`."""
+    try:
+        if isinstance(picture, np.ndarray):
+            image = Image.fromarray(picture)
+        else:
+            with Image.open(picture) as file:
+                image = file.convert("RGB")
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    except OSError as error:
+        raise UserError(f"{picture}: expected an image ({error})") from error
+
+
+class _Sheet:
+    """A white sheet of `width` x `height` pixels with pictures and words; y runs downwards."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.pixels = np.full((height, width, 3), 255, np.uint8)
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+
+    def paste(self, image: UInt8[np.ndarray, "h w 3"], x: int, y: int) -> None:
+        h, w = image.shape[:2]
+        self.pixels[y : y + h, x : x + w] = image
+
+    def framed(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        x: int,
+        y: int,
+        frame: int,
+        color: tuple[int, int, int],
+    ) -> None:
+        h, w = image.shape[:2]
+        self.pixels[y - frame : y + h + frame, x - frame : x + w + frame] = color
+        self.paste(image, x, y)
+
+    def outline(self, cell: Float32[np.ndarray, "gh gw"], size: Pixels, x: int, y: int) -> None:
+        """Outlines the brightest cell of a grid that lies over the picture at (x, y)."""
+        width, height = size
+        gh, gw = cell.shape
+        i, j = divmod(int(cell.argmax()), gw)
+        top, bottom = y + i * height // gh, y + (i + 1) * height // gh
+        left, right = x + j * width // gw, x + (j + 1) * width // gw
+        inside = self.pixels[top + 4 : bottom - 4, left + 4 : right - 4].copy()
+        self.pixels[top:bottom, left:right] = YELLOW
+        self.paste(inside, left + 4, top + 4)
+
+    def text(
+        self,
+        x: int,
+        y: int,
+        words: str,
+        *,
+        size: int = 8,
+        color: str = INK,
+        weight: str = "normal",
+    ) -> None:
+        h, w = self.pixels.shape[:2]
+        self.figure.text(
+            x / w, 1 - y / h, words, size=size, color=color, weight=weight, ha="center", va="center"
+        )
+
+    def title(self, x: int, y: int, words: str, below: str = "") -> None:
+        """A heading over a column that starts at y, with a smaller line below it."""
+        self.text(x, y - 36, words, size=10, weight="bold")
+        self.text(x, y - 16, below, color=FAINT)
+
+    def save(self, path: str | Path) -> None:
+        self.figure.figimage(self.pixels, origin="upper")
+        _save(self.figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+
+
+# ---------------------------------------------------------------------------------------------
+# The report
+# ---------------------------------------------------------------------------------------------
+
+
+def write_report(
+    workdir: str | Path,
+    *,
+    config: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    paper: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Writes `report.md`, and `training.png` where there is a history.
+
+    All scores are fractions.
+
+    Args:
+        workdir: the run's folder. The pictures that already lie in it are shown.
+        config: the run's config, ready for JSON.
+        scores: `rank1 rank5 rank10 rank20 mAP num_queries num_gallery num_valid`, and the
+            protocol's words under any other key.
+        paper: the same scores as the paper prints them.
+        history: records of `metrics.jsonl`.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        ValueError: a score is not a fraction.
+    """
+    workdir = Path(workdir)
+    rows = [("this run", scores), ("the paper's figures", paper)]
+    columns = [key for key in SCORES if any(row and key in row for _, row in rows)]
+    lines = [
+        f"# {workdir.resolve().name}",
+        "",
+        "Scores in percent.",
+        "",
+        "| | " + " | ".join(SCORES[key] for key in columns) + " |",
+        "|---" + "|---:" * len(columns) + "|",
+        *(
+            f"| {name} | " + " | ".join(_percent(row.get(key)) for key in columns) + " |"
+            for name, row in rows
+            if row
+        ),
+        "",
+        "## Protocol",
+        "",
+        *_protocol(scores),
+    ]
+    plot_training(workdir / "training.png", history)
+    for picture, (heading, words) in PICTURES.items():
+        if (workdir / picture).exists():
+            lines += ["", f"## {heading}", "", words, "", f"![{heading}]({picture})"]
+    lines += ["", "## Config", "", "<details><summary>config.json</summary>", "", "```json"]
+    lines += [
+        json.dumps(config, indent=2, ensure_ascii=False, default=str),
+        "```",
+        "",
+        "</details>",
+        "",
+    ]
+    path = workdir / "report.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _protocol(scores: Mapping[str, Any]) -> list[str]:
+    """What changes the numbers, as a list in words."""
+    lines = []
+    if {"num_queries", "num_gallery"} <= set(scores):
+        queries, gallery = scores["num_queries"], scores["num_gallery"]
+        lines.append(f"- {queries:,} queries against {gallery:,} gallery items")
+    if {"num_queries", "num_valid"} <= set(scores):
+        without = scores["num_queries"] - scores["num_valid"]
+        lines.append(f"- {without:,} queries without a match in the gallery, not counted")
+    for key, words in scores.items():
+        if key not in SCORES and key not in COUNTS:
+            words = {True: "on", False: "off"}[words] if isinstance(words, bool) else words
+            lines.append(f"- {PROTOCOL_WORDS.get(key, key.replace('_', ' '))}: {words}")
+    return lines
+
+
+def _percent(fraction: SupportsFloat | None) -> str:
+    """A fraction as a percentage with one decimal; a dash where it is not known."""
+    value = math.nan if fraction is None else float(fraction)
+    if math.isnan(value):
+        return "–"
+    if not 0 <= value <= 1:
+        raise ValueError(f"a score is {value}; expected a fraction between 0 and 1")
+    return f"{100 * value:.1f}"

@@ -1,0 +1,268 @@
+"""The only training loop, and the only train step."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from jaxreid import sharding
+from jaxreid.checkpoint import Checkpoints
+from jaxreid.config import Config, Optim
+from jaxreid.data.augment import random_crop_and_flip
+from jaxreid.data.sampler import IdentityPlan
+from jaxreid.data.sources import Source
+from jaxreid.errors import Interrupted, UserError
+from jaxreid.logs import RunLog
+from jaxreid.types import Batch, Metrics, ReidModel, TrainState, Variables
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+BACKBONE = "backbone"
+
+
+def train(
+    config: Config,
+    workdir: Path,
+    source: Source,
+    mesh: Mesh,
+    evaluate: Callable[[Variables], dict[str, Any]],
+) -> TrainState:
+    """Trains to the end, from the newest checkpoint in `workdir` or from the start.
+
+    The same call after a kill goes on with the same plan and ends with the same parameters.
+
+    Args:
+        config: the run.
+        workdir: takes checkpoints and logs.
+        source: of images.
+        mesh: of the devices.
+        evaluate: `variables -> scores`, called every `config.eval.every` steps.
+
+    Raises:
+        UserError: the data cannot fill a batch, or the loss is no longer finite.
+        Interrupted: a signal came; the state has been saved.
+    """
+    data, index = config.data, source.data.train
+    sharding.require_divisible(data.batch_size, mesh, "the batch, data.num_ids x num_instances,")
+    plan = make_plan(config, source)
+    if plan.short_ids:
+        print(
+            f"{plan.short_ids} of {source.data.num_ids} persons have fewer than"
+            f" {data.num_instances} images: theirs are drawn with replacement",
+            flush=True,
+        )
+    total = config.train.steps or round(config.train.epochs * plan.steps_per_epoch)
+    frozen_steps = round(config.optim.frozen_epochs * plan.steps_per_epoch)
+    optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
+    take_step = {
+        frozen: make_train_step(config, make_model(config, source, frozen=frozen), optimizer, mesh)
+        for frozen in (True, False)
+    }
+    start = init_state(config, source, mesh)
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
+        state = checkpoints.restore(start) or start
+        first = int(state.step)
+        if first:
+            print(f"resumed from step {first} of {total}", flush=True)
+        images = source.images("train", map(plan.rows, range(first, total)), data.load_size)
+        log = stack.enter_context(RunLog(workdir, first, total))
+        caught = stack.enter_context(_signals())
+        previous: Metrics | None = None
+        logged, clock = first, time.perf_counter()
+        for step in range(first, total):
+            rows = plan.rows(step)
+            batch = Batch(next(images), index.pids[rows], index.camids[rows])
+            batch = sharding.put(batch, sharding.split(mesh))
+            state, metrics = take_step[step < frozen_steps](state, batch)
+            # The step before is looked at while this one runs.
+            if previous is not None:
+                _require_finite(previous, step - 1, plan, source, schedule)
+            previous, done = metrics, step + 1
+            log.advance(done)
+
+            if done % config.train.log_every == 0 or done == total:
+                values = {name: float(value) for name, value in metrics.items()}
+                _require_finite(metrics, step, plan, source, schedule)
+                now = time.perf_counter()
+                speed = (done - logged) * data.batch_size / (now - clock)
+                values |= {"lr": float(schedule(step)), "epoch": done / plan.steps_per_epoch}
+                log.write(done, values | {"images_per_s": speed})
+                logged, clock = done, now
+
+            scores = None
+            if config.eval.every and done % config.eval.every == 0 and done < total:
+                try:
+                    scores = evaluate(state.variables)
+                except BaseException:
+                    checkpoints.save(done, state)
+                    raise
+                log.write(done, {name: scores[name] for name in ("rank1", "mAP")})
+            if scores or caught or done % config.train.checkpoint_every == 0 or done == total:
+                checkpoints.save(done, state, scores)
+            if caught:
+                raise Interrupted(caught[0])
+    return state
+
+
+def make_plan(config: Config, source: Source) -> IdentityPlan:
+    """Which images make up each step."""
+    data = config.data
+    pids = source.data.train.pids
+    return IdentityPlan(pids, data.num_ids, data.num_instances, config.train.seed)
+
+
+def first_epoch_rows(config: Config, source: Source) -> Int[np.ndarray, " n"]:
+    """Rows of the training index that the first epoch reads."""
+    plan = make_plan(config, source)
+    return np.unique(np.concatenate([plan.rows(step) for step in range(plan.steps_per_epoch)]))
+
+
+def make_model(
+    config: Config, source: Source, *, frozen: bool = False, flip: bool = False
+) -> ReidModel:
+    """The method's pure functions at the run's precision."""
+    dtype = PRECISIONS[config.train.precision]
+    return config.model.make(source.data.num_ids, dtype=dtype, frozen=frozen, flip=flip)
+
+
+def make_optimizer(
+    optim: Optim, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The update rule and its learning rate by step.
+
+    Weight decay is added to the gradient before the momentum (PyTorch's coupled L2). Parameters
+    under `backbone` neither move nor gather momentum before `optim.frozen_epochs`.
+    """
+
+    def rule() -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(optim.weight_decay)
+        scale = {"sgd": optax.trace(optim.momentum), "adam": optax.scale_by_adam()}[optim.name]
+        return optax.chain(decay, scale)
+
+    def in_steps(epochs: float) -> int:
+        return round(epochs * steps_per_epoch)
+
+    decayed = optax.piecewise_constant_schedule(
+        optim.lr, {in_steps(epoch): optim.decay_factor for epoch in optim.decay_epochs}
+    )
+    warmup = in_steps(optim.warmup)
+
+    def schedule(step: Any) -> Any:
+        return decayed(step) * (jnp.clip(step / warmup, 0.1, 1.0) if warmup else 1.0)
+
+    frozen_steps = in_steps(optim.frozen_epochs)
+    frozen_first = optax.conditionally_transform(rule(), lambda step: step >= frozen_steps)
+    groups = optax.partition(
+        {BACKBONE: frozen_first, "rest": rule()},
+        lambda params: {name: BACKBONE if name == BACKBONE else "rest" for name in params},
+    )
+    return optax.chain(groups, optax.scale_by_learning_rate(schedule)), schedule
+
+
+def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
+    """The state before the first step, on every device. A function of `train.seed`."""
+    model = make_model(config, source)
+    optimizer, _ = make_optimizer(config.optim, make_plan(config, source).steps_per_epoch)
+    batch = example_batch(config)
+
+    def init() -> TrainState:
+        variables = model.init(jax.random.key(config.train.seed), batch)
+        params = variables.pop("params")
+        return TrainState(jnp.int32(0), params, variables, optimizer.init(params))
+
+    return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+
+
+def example_batch(config: Config) -> Batch:
+    """One black image: what `ReidModel.init` needs to know of the shapes."""
+    one = np.ones(1, np.int32)
+    return Batch(np.zeros((1, *config.data.image_size, 3), np.uint8), one, one)
+
+
+def make_train_step(
+    config: Config, model: ReidModel, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Step:
+    """The jitted step: augment, loss, gradient, update.
+
+    A step whose loss or gradient is not finite leaves the state as it was, and says so in the
+    metric `finite`. The state that is given is used up.
+    """
+    size, flip = config.data.image_size, config.data.flip
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        key_augment, key_loss = jax.random.split(key)
+        images = random_crop_and_flip(key_augment, batch.images, size, flip)
+        batch = batch._replace(images=images)
+
+        def loss(params: Any) -> Any:
+            variables = {"params": params, **state.model_state}
+            return model.loss(variables, batch, key_loss, state.step)
+
+        (value, (model_state, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.params
+        )
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        after = TrainState(state.step + 1, params, model_state, opt_state)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+        return kept, {"loss": value, **metrics, "grad_norm": norm, "finite": finite}
+
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(
+        train_step,
+        in_shardings=(everywhere, sharding.split(mesh)),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def _require_finite(
+    metrics: Metrics, step: int, plan: IdentityPlan, source: Source, schedule: optax.Schedule
+) -> None:
+    if metrics["finite"]:
+        return
+    index = source.data.train
+    files = ", ".join(str(index.paths[row]) for row in plan.rows(step))
+    raise UserError(
+        f"the loss or its gradient is not finite at step {step + 1}"
+        f" (loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['grad_norm']):.4g},"
+        f" learning rate {float(schedule(step)):.4g}); the last checkpoint is kept."
+        f" The batch: {files}"
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, to act on between two steps; a second one acts at once."""
+    caught: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(signum: int, _: FrameType | None) -> None:
+        caught.append(signum)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    try:
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+            previous[number] = signal.signal(number, note)
+    except ValueError:  # Not in the main thread: whoever owns the signals keeps them.
+        previous.clear()
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,104 @@
+"""The one interface that every method implements, and the key of dimension names.
+
+Dimension names, in every signature of the package:
+
+    b  items of a batch               q  queries            g  gallery items
+    t  frames of a clip               h  height             w  width
+    c  channels                       s  vectors of a sequence
+    d  width of a vector              n  anything else, said where it is used
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int, Key, PyTree, Shaped, UInt8
+
+Variables: TypeAlias = dict[str, Any]
+"""Linen's collections: `{"params": ..., "batch_stats": ...}`. What was made elsewhere on
+ImageNet stands under the key `backbone` of each collection, and can be frozen there."""
+
+Features: TypeAlias = PyTree[Shaped[Array | np.ndarray, "..."]]
+"""What is stored of each item to match it later. Every leaf has the leading axis `b`."""
+
+Metrics: TypeAlias = dict[str, Shaped[Array, ""]]
+
+
+class Batch(NamedTuple):
+    """What a model is given: pixels as decoded, labels, and what is known besides.
+
+    Arrays on the device, or still NumPy's.
+
+    Attributes:
+        images: uint8 RGB, one image or one clip for each item.
+        pids: person ids; 0..N-1 in training, the data set's own at test.
+        camids: camera ids, 1-based.
+        mask: which frames of a clip are real, where clips are padded.
+        joints: 18 OpenPose joints as (x, y, confidence), in pixels of `images`.
+    """
+
+    images: UInt8[Any, "b h w 3"] | UInt8[Any, "b t h w 3"]
+    pids: Int[Any, " b"]
+    camids: Int[Any, " b"]
+    mask: Shaped[Any, "b t"] | None = None
+    joints: Float[Any, "b 18 3"] | None = None
+
+
+class AttentionMap(NamedTuple):
+    """Where a model looked: `n` maps for each item, for pictures.
+
+    Attributes:
+        weights: non-negative weights over a grid that is laid over the image.
+        over: whose image the grid lies on: the item's own, or its partner's. Items 2i and
+            2i+1 of the batch are partners.
+    """
+
+    weights: Float[Any, "b n h w"]
+    over: Literal["self", "partner"]
+
+
+class ReidModel(NamedTuple):
+    """A method: four pure functions, and a fifth for pictures.
+
+    The trainer calls `init` and `loss`, the evaluator `features` and `distance`. Neither knows
+    which method it runs.
+
+    Attributes:
+        init: `(key, batch) -> variables`.
+        features: `(variables, batch) -> features`, computed once for each item.
+        distance: `(variables, feats_q, feats_g) -> Float[Array, "q g"]`; smaller is more alike.
+        loss: `(variables, batch, key, step) -> (scalar, (model_state, metrics))`, where
+            `model_state` holds the collections other than `params`, updated.
+        explain: `(variables, batch) -> {name: AttentionMap}`.
+    """
+
+    init: Callable[[Key[Array, ""], Batch], Variables]
+    features: Callable[[Variables, Batch], Features]
+    distance: Callable[[Variables, Features, Features], Float[Array, "q g"]]
+    loss: Callable[
+        [Variables, Batch, Key[Array, ""], Int[Array, ""]],
+        tuple[Float[Array, ""], tuple[Variables, Metrics]],
+    ]
+    explain: Callable[[Variables, Batch], dict[str, AttentionMap]] | None = None
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on: checkpoints hold exactly this.
+
+    Attributes:
+        step: steps taken so far.
+        params: trained parameters.
+        model_state: the other collections (BatchNorm statistics).
+        opt_state: optax's state.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    model_state: PyTree
+    opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """The collections that a `ReidModel`'s functions take."""
+        return {"params": self.params, **self.model_state}

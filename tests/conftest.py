@@ -1,0 +1,58 @@
+import jax
+import pytest
+
+from jaxreid.config import Config, Data, Eval, Optim, Train
+from jaxreid.data.synthetic import Spec, write_market
+from jaxreid.models import duatm
+
+# Before anything asks for a device: as many as the largest test needs.
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+# A missing axis is an error, not an accident that broadcasts.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory):
+    """A small synthetic Market-1501: 10 training persons, 4 test persons, 3 cameras."""
+    spec = Spec(
+        num_train_ids=10,
+        num_test_ids=4,
+        cameras=3,
+        images_per_camera=2,
+        cameras_per_id=(2, 3),
+        num_distractors=3,
+        num_junk=2,
+        height=64,
+        width=32,
+    )
+    return write_market(tmp_path_factory.mktemp("data") / "market", spec, processes=1)
+
+
+@pytest.fixture
+def tiny(market):
+    """A function that makes the config of a run that takes a second a step at most."""
+
+    def make(**model) -> Config:
+        return Config(
+            model=duatm.Config(
+                dim=16,
+                backbone_layers=(1, 1, 1, 1),
+                backbone_growth=4,
+                backbone_stem=8,
+                **model,
+            ),
+            data=Data(
+                name="synthetic",
+                root=str(market),
+                source="memory",
+                image_size=(64, 32),
+                num_ids=4,
+                num_instances=2,
+            ),
+            optim=Optim(lr=0.05),
+            train=Train(steps=5, log_every=1, checkpoint_every=100),
+            eval=Eval(batch_size=16, query_block=4, gallery_block=16, pictures=3),
+        )
+
+    return make

@@ -1,0 +1,209 @@
+"""What every method has to hold, whatever it does. A new method is one more line in MODELS."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxreid import sharding
+from jaxreid.data.augment import random_crop_and_flip
+from jaxreid.models import duatm
+from jaxreid.types import Batch
+
+_TINY = {
+    "dim": 16,
+    "backbone_layers": (1, 1, 1, 1),
+    "backbone_growth": 4,
+    "backbone_stem": 8,
+}
+MODELS = {
+    "duatm": duatm.Config(**_TINY),
+    "duatm-intra": duatm.Config(**_TINY, matching="intra"),
+    "duatm-inter": duatm.Config(**_TINY, matching="inter"),
+    "duatm-average": duatm.Config(**_TINY, matching="average"),
+}
+NUM_IDS, PER_ID = 4, 2
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Persons that differ in the colours of their halves, and images of one in noise."""
+    rng = np.random.default_rng(0)
+    pids = np.repeat(np.arange(NUM_IDS), PER_ID)
+    colours = rng.integers(0, 255, (NUM_IDS, 2, 1, 1, 3))
+    images = np.repeat(np.repeat(colours[pids], 32, axis=2), 32, axis=3).reshape(-1, 64, 32, 3)
+    images = np.clip(images + rng.normal(0, 20, images.shape), 0, 255).astype(np.uint8)
+    return Batch(jnp.asarray(images), jnp.asarray(pids), jnp.ones(len(pids), int))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def built(request, batch):
+    model = MODELS[request.param].make(NUM_IDS)
+    return MODELS[request.param], model, jax.jit(model.init)(jax.random.key(0), batch)
+
+
+def loss_and_gradient(model, variables, batch):
+    def loss(params):
+        key = jax.random.key(1)
+        return model.loss({**variables, "params": params}, batch, key, jnp.int32(0))
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_every_parameter_has_a_finite_gradient(built, batch):
+    config, model, variables = built
+    (value, (state, metrics)), grads = jax.jit(lambda v, b: loss_and_gradient(model, v, b))(
+        variables, batch
+    )
+    assert jnp.isfinite(value)
+    assert all(jnp.isfinite(metric) for metric in metrics.values())
+    assert jax.tree.structure(state) == jax.tree.structure(
+        {"batch_stats": variables["batch_stats"]}
+    )
+    idle = {
+        jax.tree_util.keystr(path)
+        for path, gradient in jax.tree_util.tree_leaves_with_path(grads)
+        if not jnp.abs(gradient).max() > 0
+    }
+    assert all(jnp.isfinite(gradient).all() for gradient in jax.tree.leaves(grads))
+    # Average pooling does not attend; a bias in front of BatchNorm has no effect but rounding.
+    unused = {"transform"} if config.matching == "average" else set()
+    assert not {path for path in idle if not any(name in path for name in unused)}
+
+
+def test_jit_equals_eager(built, batch):
+    _, model, variables = built
+    close(model.features(variables, batch), jax.jit(model.features)(variables, batch), atol=1e-5)
+    feats = model.features(variables, batch)
+    head, tail = (jax.tree.map(lambda x, s=s: x[s], feats) for s in (slice(0, 3), slice(3, 8)))
+    close(
+        model.distance(variables, head, tail),
+        jax.jit(model.distance)(variables, head, tail),
+        atol=1e-5,
+    )
+    eager, compiled = (
+        run(variables, batch)[0][0]
+        for run in (
+            lambda v, b: loss_and_gradient(model, v, b),
+            jax.jit(lambda v, b: loss_and_gradient(model, v, b)),
+        )
+    )
+    close(eager, compiled, atol=1e-5)
+
+
+def test_distances_do_not_depend_on_the_blocks(built, batch):
+    _, model, variables = built
+    feats = jax.jit(model.features)(variables, batch)
+    queries, gallery = (
+        jax.tree.map(lambda x, s=s: x[s], feats) for s in (slice(0, 3), slice(3, 8))
+    )
+    whole = model.distance(variables, queries, gallery)
+    assert whole.shape == (3, 5)
+    assert whole.dtype == jnp.float32
+    assert (whole >= 0).all()
+    for i in range(3):
+        for j in range(5):
+            one, other = (
+                jax.tree.map(lambda x, k=k: x[k : k + 1], tree)
+                for tree, k in ((queries, i), (gallery, j))
+            )
+            close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=1e-5)
+
+
+def test_features_are_of_one_item_alone(built, batch):
+    _, model, variables = built
+    features = jax.jit(model.features)
+    alone = Batch(*(x if x is None else x[2:3] for x in batch))
+    close(
+        jax.tree.map(lambda x: x[2:3], features(variables, batch)),
+        features(variables, alone),
+        atol=1e-5,
+    )
+
+
+def test_one_device_equals_eight(built, batch):
+    _, model, variables = built
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:8]):
+        mesh = sharding.make_mesh(devices)
+        everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+        run = jax.jit(
+            lambda v, b: loss_and_gradient(model, v, b),
+            in_shardings=(everywhere, divided),
+            out_shardings=everywhere,
+        )
+        host = jax.tree.map(np.asarray, (variables, batch))
+        results.append(
+            jax.device_get(run(sharding.put(host[0], everywhere), sharding.put(host[1], divided)))
+        )
+    close(*results, atol=1e-5, rtol=1e-4)
+
+
+def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
+    config, _, variables = built
+    model = config.make(NUM_IDS, frozen=True)
+    (_, (state, _)), grads = jax.jit(lambda v, b: loss_and_gradient(model, v, b))(variables, batch)
+    assert all((g == 0).all() for g in jax.tree.leaves(grads["backbone"]))
+    assert jax.tree.all(
+        jax.tree.map(
+            lambda a, b: bool((a == b).all()),
+            state["batch_stats"]["backbone"],
+            variables["batch_stats"]["backbone"],
+        )
+    )
+
+
+def test_mirrored_images_have_the_same_averaged_distance(built, batch):
+    config, _, variables = built
+    model = config.make(NUM_IDS, flip=True)
+    mirrored = batch._replace(images=batch.images[:, :, ::-1])
+    features = jax.jit(model.features)
+    a, b = features(variables, batch), features(variables, mirrored)
+    close(model.distance(variables, a, a), model.distance(variables, b, b), atol=1e-3)
+
+
+def test_half_precision_is_near_full_precision(built, batch):
+    config, model, variables = built
+    half = config.make(NUM_IDS, dtype=jnp.bfloat16)
+    want = jax.jit(model.features)(variables, batch)
+    got = jax.jit(half.features)(variables, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
+    close(got, want, atol=0.2)
+
+
+def test_it_overfits_a_few_identities(built, batch):
+    """Forty steps on four persons: every image's nearest other image is of the same person."""
+    _, model, variables = built
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(variables, opt_state, key):
+        crops = random_crop_and_flip(key, batch.images, (64, 32), True)
+
+        def loss(params):
+            return model.loss(
+                {**variables, "params": params},
+                batch._replace(images=crops),
+                key,
+                jnp.int32(0),
+            )
+
+        (value, (state, _)), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        updates, opt_state = optimizer.update(grads, opt_state)
+        params = optax.apply_updates(variables["params"], updates)
+        return {"params": params, **state}, opt_state, value
+
+    opt_state, losses = optimizer.init(variables["params"]), []
+    for key in jax.random.split(jax.random.key(2), 40):
+        variables, opt_state, value = step(variables, opt_state, key)
+        losses.append(float(value))
+    assert losses[-1] < losses[0] / 2
+    feats = jax.jit(model.features)(variables, batch)
+    distmat = np.array(model.distance(variables, feats, feats))
+    np.fill_diagonal(distmat, np.inf)
+    assert (batch.pids[distmat.argmin(axis=1)] == batch.pids).all()

@@ -1,0 +1,142 @@
+"""The equations of DuATM against loops written from the paper, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxreid import ops
+from jaxreid.ops import FeatureSequence
+
+
+def softmax(t):
+    e = np.exp(t - t.max())
+    return e / e.sum()
+
+
+def attend_loop(filters, memory):
+    """Eqs. (2)-(3), one reference vector at a time."""
+    out = np.zeros((len(filters), memory.shape[1]))
+    for i, q in enumerate(filters):
+        e = np.array([np.dot(q, x) for x in memory])
+        for weight, x in zip(softmax(e), memory):
+            out[i] += weight * x
+    return out
+
+
+def distance_loop(a, b):
+    """Eqs. (4)-(5). An item is (x, q)."""
+    (x_a, q_a), (x_b, q_b) = a, b
+    d_a = [np.linalg.norm(r - s) for r, s in zip(attend_loop(q_a, x_a), attend_loop(q_a, x_b))]
+    d_b = [np.linalg.norm(r - s) for r, s in zip(attend_loop(q_b, x_b), attend_loop(q_b, x_a))]
+    return sum(d_a) / (2 * len(d_a)) + sum(d_b) / (2 * len(d_b))
+
+
+def items(seed, n, s=6, d=16, scale=3.0):
+    """Unit vectors and non-negative filters, in float64."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, s, d))
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    return x, np.maximum(rng.normal(size=(n, s, d)) * scale, 0)
+
+
+def sequences(x, q):
+    x, q = jnp.asarray(x, jnp.float32), jnp.asarray(q, jnp.float32)
+    return FeatureSequence(x, q, ops.attend(q, x))
+
+
+def at(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def test_dual_attention_is_eqs_2_and_3():
+    (x, q), (y, _) = items(0, 1), items(1, 1, s=9)
+    refined, aligned = ops.dual_attention(*map(jnp.float32, (q[0], x[0], y[0])))
+    np.testing.assert_allclose(refined, attend_loop(q[0], x[0]), atol=1e-6)
+    np.testing.assert_allclose(aligned, attend_loop(q[0], y[0]), atol=1e-6)
+
+
+def test_attention_weights_are_convex():
+    x, q = items(2, 3)
+    weights = ops.attention_weights(jnp.float32(q), jnp.float32(x))
+    assert weights.shape == (3, 6, 6)
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("s_a", "s_b"), [(6, 6), (32, 32), (16, 5)])
+def test_distance_is_eqs_4_and_5(s_a, s_b):
+    (x, q), (y, r) = items(3, 1, s=s_a), items(4, 1, s=s_b)
+    got = ops.dual_attention_distance(at(sequences(x, q), 0), at(sequences(y, r), 0))
+    assert got == pytest.approx(distance_loop((x[0], q[0]), (y[0], r[0])), abs=1e-6)
+
+
+@pytest.mark.parametrize("s", [8, 32])
+def test_the_block_form_equals_the_definition(s):
+    (x, q), (y, r) = items(5, 5, s=s, d=64), items(6, 7, s=s, d=64)
+    want = [[distance_loop((x[i], q[i]), (y[j], r[j])) for j in range(7)] for i in range(5)]
+    got = jax.jit(ops.dual_attention_distmat)(sequences(x, q), sequences(y, r))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_the_block_form_takes_lengths_that_differ():
+    (x, q), (y, r) = items(7, 3, s=4), items(8, 2, s=9)
+    want = [[distance_loop((x[i], q[i]), (y[j], r[j])) for j in range(2)] for i in range(3)]
+    np.testing.assert_allclose(
+        ops.dual_attention_distmat(sequences(x, q), sequences(y, r)), want, atol=1e-5
+    )
+
+
+def test_the_distance_does_not_depend_on_the_block():
+    queries, feats = sequences(*items(9, 3)), sequences(*items(15, 12))
+    whole = ops.dual_attention_distmat(queries, feats)
+    for size in (1, 5, 12):
+        for start in range(0, 12, size):
+            block = jax.tree.map(lambda leaf, i=start, n=size: leaf[i : i + n], feats)
+            part = ops.dual_attention_distmat(queries, block)
+            np.testing.assert_allclose(part, whole[:, start : start + size], atol=1e-6)
+
+
+def test_the_distance_is_symmetric_and_bounded():
+    # Opposite vectors and sharp filters come as near to the bound as one can.
+    x, q = items(10, 6, scale=30.0)
+    x[1] = -x[0]
+    feats = sequences(x, q)
+    distmat = ops.dual_attention_distmat(feats, feats)
+    off_diagonal = ~np.eye(6, dtype=bool)
+    np.testing.assert_allclose(distmat[off_diagonal], distmat.T[off_diagonal], atol=1e-6)
+    assert (distmat >= 0).all()
+    assert (distmat <= 2).all()
+
+
+def test_an_item_is_at_distance_zero_of_itself():
+    feats = sequences(*items(11, 3))
+    for i in range(3):
+        assert ops.dual_attention_distance(at(feats, i), at(feats, i)) == 0
+
+
+def test_the_distance_does_not_depend_on_the_order_of_positions():
+    (x, q), (y, r) = items(12, 1), items(13, 1)
+    order = np.random.default_rng(0).permutation(6)
+    want = ops.dual_attention_distance(at(sequences(x, q), 0), at(sequences(y, r), 0))
+    for a, b in (
+        ((x[:, order], q[:, order]), (y, r)),
+        ((x, q), (y[:, order], r[:, order])),
+    ):
+        got = ops.dual_attention_distance(at(sequences(*a), 0), at(sequences(*b), 0))
+        assert got == pytest.approx(float(want), abs=1e-6)
+
+
+def test_the_gradient_is_finite_for_duplicates():
+    x, q = map(jnp.float32, items(14, 3))
+    x, q = x.at[1].set(x[0]), q.at[1].set(q[0])
+
+    def total(x, q):
+        feats = FeatureSequence(x, q, ops.attend(q, x))
+        match = jax.vmap(jax.vmap(ops.dual_attention_distance, (None, 0)), (0, None))
+        return match(feats, feats).sum()
+
+    for gradient in jax.grad(total, (0, 1))(x, q):
+        assert jnp.isfinite(gradient).all()
+        assert jnp.abs(gradient).max() > 0

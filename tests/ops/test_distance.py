@@ -1,0 +1,26 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreid import ops
+
+
+def test_pairwise_euclidean_against_a_loop():
+    rng = np.random.default_rng(0)
+    q, g = rng.normal(size=(4, 8)), rng.normal(size=(6, 8))
+    want = [[np.sqrt(((a - b) ** 2).sum()) for b in g] for a in q]
+    got = ops.pairwise_euclidean(jnp.float32(q), jnp.float32(g))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_pairwise_euclidean_is_float32_for_half_precision():
+    q = jnp.ones((2, 4), jnp.bfloat16)
+    assert ops.pairwise_euclidean(q, q).dtype == jnp.float32
+
+
+def test_the_gradient_is_finite_on_the_diagonal():
+    x = jnp.float32(np.random.default_rng(1).normal(size=(5, 8)))
+    x = x.at[1].set(x[0])
+    gradient = jax.grad(lambda x: ops.pairwise_euclidean(x, x).sum())(x)
+    assert jnp.isfinite(gradient).all()
+    np.testing.assert_array_equal(jnp.diag(ops.pairwise_euclidean(x, x))[0], 0.0)

@@ -1,0 +1,82 @@
+"""The losses against loops written from the papers, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxreid import losses
+
+
+def triplet_loop(distmat, pids, margin):
+    terms = []
+    for a in range(len(pids)):
+        positives = [distmat[a][i] for i in range(len(pids)) if pids[i] == pids[a] and i != a]
+        negatives = [distmat[a][i] for i in range(len(pids)) if pids[i] != pids[a]]
+        if positives and negatives:
+            terms.append(max(0.0, margin + max(positives) - min(negatives)))
+    return np.mean(terms) if terms else 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_batch_hard_triplet_against_a_loop(seed):
+    rng = np.random.default_rng(seed)
+    pids = rng.integers(0, 5, 12)
+    distmat = rng.uniform(0, 2, (12, 12))
+    np.fill_diagonal(distmat, 0)
+    got = losses.batch_hard_triplet(jnp.float32(distmat), jnp.array(pids), 0.2)
+    assert got == pytest.approx(triplet_loop(distmat, pids, 0.2), abs=1e-6)
+
+
+def test_batch_hard_triplet_by_hand():
+    # Anchor 0: 0.3 + 0.5 - 0.4; anchor 1: 0.3 + 0.5 - 0.9 < 0; anchor 2 has no positive.
+    distmat = jnp.array([[0.0, 0.5, 0.4], [0.5, 0.0, 0.9], [0.4, 0.9, 0.0]])
+    got = losses.batch_hard_triplet(distmat, jnp.array([7, 7, 8]), 0.3)
+    assert got == pytest.approx(0.4 / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("pids", [[1, 1, 1], [1, 2, 3]])
+def test_batch_hard_triplet_without_any_triplet(pids):
+    distmat = jnp.ones((3, 3))
+    value, gradient = jax.value_and_grad(losses.batch_hard_triplet)(distmat, jnp.array(pids), 0.2)
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+def test_decorrelation_against_a_loop():
+    x = np.random.default_rng(0).normal(size=(3, 5, 4))
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    want = np.mean([np.sum((np.eye(5) - item @ item.T) ** 2) / 25 for item in x])
+    assert losses.decorrelation(jnp.float32(x)) == pytest.approx(want, abs=1e-6)
+
+
+def test_decorrelation_at_its_ends():
+    orthonormal = jnp.eye(32, 256)[None]
+    assert losses.decorrelation(orthonormal) == 0
+    alike = jnp.broadcast_to(jnp.eye(1, 256), (2, 32, 256))
+    assert losses.decorrelation(alike) == pytest.approx(0.96875)  # 1 - 1/32
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.2, 0.6, 1.0])
+def test_convex_pooling_weights_are_convex(drop):
+    weights = losses.convex_pooling_weights(jax.random.key(0), 500, 16, drop)
+    assert weights.shape == (500, 16)
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+    dropped = float((weights == 0).mean())
+    # At p = 1 everything is dropped, so nothing is.
+    assert dropped == pytest.approx(drop % 1, abs=0.02)
+
+
+def test_convex_pooling_weights_differ_by_item_and_key():
+    a = losses.convex_pooling_weights(jax.random.key(0), 2, 8, 0.2)
+    b = losses.convex_pooling_weights(jax.random.key(1), 2, 8, 0.2)
+    assert (a[0] != a[1]).any()
+    assert (a != b).any()
+
+
+def test_cross_entropy_against_a_loop():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4, 6)) * 5, np.array([0, 5, 2, 2])
+    want = -np.mean([np.log(np.exp(row[y]) / np.exp(row).sum()) for row, y in zip(logits, labels)])
+    assert losses.cross_entropy(jnp.float32(logits), jnp.array(labels)) == pytest.approx(want, 1e-5)
