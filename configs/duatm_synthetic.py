@@ -10,7 +10,7 @@ because the run starts from random weights and has minutes on two processor core
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid.config import Config, Data, Eval, Optim, Train
+from jaxreid.config import Config, Data, Optim, Train
 from jaxreid.models import duatm
 
 
@@ -24,6 +24,6 @@ def get_config() -> Config:
             num_ids=8,
             num_instances=4,
         ),
-        optim=Optim(name="adam", lr=1e-3, warmup=1.0, decay_epochs=(28,)),
+        optim=Optim(name="adam", lr=1e-3, warmup=1, decay_epochs=(28,)),
         train=Train(epochs=35, checkpoint_every=100, log_every=20),
     )

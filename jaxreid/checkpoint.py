@@ -5,7 +5,7 @@ A save that is killed half-way leaves a folder that the next start ignores.
 
 import logging
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -86,7 +86,7 @@ class Checkpoints:
         )
         return TrainState(**tree)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         """Ready."""
         return self
 

@@ -85,10 +85,10 @@ class Optim:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    warmup: float = 0.0
-    decay_epochs: tuple[float, ...] = ()
+    warmup: int = 0
+    decay_epochs: tuple[int, ...] = ()
     decay_factor: float = 0.1
-    frozen_epochs: float = 0.0
+    frozen_epochs: int = 0
 
 
 @dataclasses.dataclass
@@ -105,7 +105,7 @@ class Train:
         log_every: steps between lines of `metrics.jsonl`.
     """
 
-    epochs: float = 300.0
+    epochs: int = 300
     steps: int | None = None
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"

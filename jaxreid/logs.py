@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -38,7 +38,7 @@ class RunLog:
             self._task = self._bar.add_task("", total=total, completed=step)
         self._total = total
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         """Shows the bar."""
         if self._bar:
             self._bar.start()

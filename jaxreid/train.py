@@ -61,8 +61,8 @@ def train(
             f" {data.num_instances} images: theirs are drawn with replacement",
             flush=True,
         )
-    total = config.train.steps or round(config.train.epochs * plan.steps_per_epoch)
-    frozen_steps = round(config.optim.frozen_epochs * plan.steps_per_epoch)
+    total = config.train.steps or config.train.epochs * plan.steps_per_epoch
+    frozen_steps = config.optim.frozen_epochs * plan.steps_per_epoch
     optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
     take_step = {
         frozen: make_train_step(config, make_model(config, source, frozen=frozen), optimizer, mesh)
@@ -150,8 +150,8 @@ def make_optimizer(
         scale = {"sgd": optax.trace(optim.momentum), "adam": optax.scale_by_adam()}[optim.name]
         return optax.chain(decay, scale)
 
-    def in_steps(epochs: float) -> int:
-        return round(epochs * steps_per_epoch)
+    def in_steps(epochs: int) -> int:
+        return epochs * steps_per_epoch
 
     decayed = optax.piecewise_constant_schedule(
         optim.lr, {in_steps(epoch): optim.decay_factor for epoch in optim.decay_epochs}
@@ -186,8 +186,8 @@ def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
 
 def example_batch(config: Config) -> Batch:
     """One black image: what `ReidModel.init` needs to know of the shapes."""
-    one = np.ones(1, np.int32)
-    return Batch(np.zeros((1, *config.data.image_size, 3), np.uint8), one, one)
+    one = jnp.ones(1, jnp.int32)
+    return Batch(jnp.zeros((1, *config.data.image_size, 3), jnp.uint8), one, one)
 
 
 def make_train_step(
@@ -213,7 +213,7 @@ def make_train_step(
         (value, (model_state, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
             state.params
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         after = TrainState(state.step + 1, params, model_state, opt_state)

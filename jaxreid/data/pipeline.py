@@ -22,11 +22,11 @@ from jaxreid.errors import UserError
 def stream(
     data: ReidData,
     split: str,
-    plan: Iterable[Int[np.ndarray, " b"]],
+    plan: Iterable[Int[np.ndarray, " _"]],
     size: tuple[int, int],
     *,
     readers: Mapping[str, Callable[[int], bytes]] | None = None,
-) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+) -> Iterator[UInt8[np.ndarray, "_ _ _ 3"]]:
     """The images of each batch of the plan, decoded and resized, some batches ahead.
 
     Decoding is bit-exact with libjpeg's accurate path; resizing is bilinear, antialiased where
@@ -50,9 +50,9 @@ def stream(
     if first is None:
         return
     # Rows handed out and not yet come back, to name the file that broke.
-    ahead: deque[Int[np.ndarray, " b"]] = deque()
+    ahead: deque[Int[np.ndarray, " _"]] = deque()
 
-    def rows() -> Iterator[Int[np.ndarray, " b"]]:
+    def rows() -> Iterator[Int[np.ndarray, " _"]]:
         for batch in chain((first,), plan):
             ahead.append(batch)
             yield batch.astype(np.int64)

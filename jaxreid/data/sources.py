@@ -15,9 +15,9 @@ from jaxreid.data.decode import decode, resize
 from jaxreid.data.index import Index, ReidData
 from jaxreid.errors import UserError
 
-Rows = Int[np.ndarray, " b"]
-Images = UInt8[np.ndarray, "b h w 3"]
-Pixels = UInt8[np.ndarray, "h w 3"]
+Rows = Int[np.ndarray, " _"]
+Images = UInt8[np.ndarray, "_ _ _ 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
 class Source(NamedTuple):

@@ -31,7 +31,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import DenseNet, layers
@@ -243,7 +243,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def normalise_images(images: Array) -> Float[Array, "b h w 3"]:
+def normalise_images(images: UInt8[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
     """uint8 RGB to the range that the ImageNet weights expect."""
     scaled = images.astype(jnp.float32) / 255
     mean, std = (

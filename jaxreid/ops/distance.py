@@ -9,9 +9,9 @@ MIN_SQUARE = 1e-12
 
 
 def safe_root(squares: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Square root whose gradient is finite at zero: zero there, and zero below `MIN_SQUARE`."""
-    positive = squares > MIN_SQUARE
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+    """Square root that is zero, with a gradient of zero, up to `MIN_SQUARE`. NaN stays NaN."""
+    tiny = squares <= MIN_SQUARE
+    return jnp.where(tiny, 0.0, jnp.sqrt(jnp.where(tiny, 1.0, squares)))
 
 
 def pairwise_euclidean(

@@ -24,3 +24,8 @@ def test_the_gradient_is_finite_on_the_diagonal():
     gradient = jax.grad(lambda x: ops.pairwise_euclidean(x, x).sum())(x)
     assert jnp.isfinite(gradient).all()
     np.testing.assert_array_equal(jnp.diag(ops.pairwise_euclidean(x, x))[0], 0.0)
+
+
+def test_what_is_not_a_number_stays_so():
+    x = jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])
+    np.testing.assert_array_equal(jnp.isnan(ops.pairwise_euclidean(x, x)), [[0, 1], [1, 1]])

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxreid import sharding
+from jaxreid.data.sources import Labelled, from_arrays
+from jaxreid.errors import UserError
+from jaxreid.evaluate import describe, make_evaluator
+from jaxreid.metrics import evaluate_rank
+from jaxreid.ops import pairwise_euclidean
+from jaxreid.types import ReidModel
+
+SIZE = (64, 32)
+
+
+def mean_colour_model(spoil=False):
+    """The simplest method: an image is its mean colour."""
+
+    def features(variables, batch):
+        colour = batch.images.astype(jnp.float32).mean(axis=(1, 2)) * variables["params"]
+        return {"colour": jnp.where(spoil & (batch.pids[:, None] == 3), jnp.nan, colour)}
+
+    return ReidModel(
+        init=lambda key, batch: {"params": jnp.ones(())},
+        features=features,
+        distance=lambda v, q, g: pairwise_euclidean(q["colour"], g["colour"]),
+        loss=lambda *_: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def source():
+    rng = np.random.default_rng(0)
+
+    def draw(n, low):
+        return Labelled(
+            rng.integers(0, 255, (n, 1, 1, 3), np.uint8).repeat(SIZE[0], 1).repeat(SIZE[1], 2),
+            rng.integers(low, 7, n),
+            rng.integers(1, 4, n),
+        )
+
+    return from_arrays(draw(8, 1), draw(13, 1), draw(29, 0))
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(("query_block", "gallery_block"), [(4, 8), (100, 100), (1, 29)])
+def test_blocks_and_devices_do_not_change_the_scores(
+    tiny, source, devices, query_block, gallery_block
+):
+    config = tiny()
+    config.eval.query_block, config.eval.gallery_block = query_block, gallery_block
+    config.eval.batch_size = 5
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    evaluation = make_evaluator(config, mean_colour_model(), source, mesh)({"params": jnp.ones(())})
+
+    query, gallery = source.data.query, source.data.gallery
+    colours = [
+        next(source.images(split, [np.arange(index.size)], SIZE))[:, 0, 0].astype(np.float64)
+        for split, index in (("query", query), ("gallery", gallery))
+    ]
+    distmat = np.linalg.norm(colours[0][:, None] - colours[1][None], axis=-1)
+    want = evaluate_rank(distmat, query.pids, gallery.pids, query.camids, gallery.camids)
+    np.testing.assert_allclose(evaluation.ranking.cmc, want.cmc)
+    assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap)
+    assert evaluation.scores["rank1"] == pytest.approx(want.cmc[0])
+    assert evaluation.scores["num_valid"] == want.num_valid
+
+    # Pictures: the nearest of what the protocol admits.
+    assert evaluation.shown.gallery.shape == (3, 10)
+    for row, found in zip(evaluation.shown.queries, evaluation.shown.gallery):
+        same = (gallery.pids == query.pids[row]) & (gallery.camids == query.camids[row])
+        order = [g for g in np.argsort(distmat[row], kind="stable") if not same[g]]
+        assert found.tolist() == order[:10]
+
+
+def test_the_protocol_stands_beside_the_figures(tiny, source):
+    config = tiny()
+    config.eval.ap = "trapezoid"
+    evaluate = make_evaluator(config, mean_colour_model(), source, sharding.make_mesh())
+    scores = evaluate({"params": jnp.ones(())}).scores
+    line = describe(scores)
+    assert "13 queries, 29 gallery images" in line
+    assert "AP trapezoid" in line
+    assert "flip off" in line
+    without = scores["num_queries"] - scores["num_valid"]
+    assert f"{without} queries without a match, not scored" in line
+
+
+def test_distances_that_are_not_numbers(tiny, source):
+    evaluate = make_evaluator(tiny(), mean_colour_model(True), source, sharding.make_mesh())
+    with pytest.raises(UserError, match="NaN"):
+        evaluate({"params": jnp.ones(())})

@@ -1,0 +1,209 @@
+"""The loop: determinism, resume, devices, and what it says when something is wrong."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxreid import sharding
+from jaxreid.checkpoint import Checkpoints, load_variables
+from jaxreid.data.sources import open_source
+from jaxreid.errors import Interrupted, UserError
+from jaxreid.logs import read_metrics
+from jaxreid.train import init_state, make_optimizer, train
+
+
+def run(config, workdir, devices=1, evaluate=None):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    state = train(config, workdir, open_source(config.data), mesh, evaluate or (lambda _: {}))
+    return jax.device_get(state)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, tmp_path):
+    config = tiny()
+    config.train.steps = 20
+    first = run(config, tmp_path / "a")
+    assert first.step == 20
+    assert_equal(first, run(config, tmp_path / "b"))
+    config.train.seed = 1
+    other = run(config, tmp_path / "c")
+    kernel = "params", "embedding", "kernel"
+    assert (first.variables[kernel[0]][kernel[1]][kernel[2]] != 0).any()
+    assert (first.params["embedding"]["kernel"] != other.params["embedding"]["kernel"]).any()
+
+
+def test_eight_devices_equal_one(tiny, tmp_path):
+    config = tiny()
+    config.train.steps = 5
+    one, eight = (run(config, tmp_path / str(n), devices=n) for n in (1, 8))
+    assert_close(one, eight, atol=1e-5)
+
+
+def test_a_run_goes_on_where_it_stopped(tiny, tmp_path):
+    config = tiny()
+    config.train = dataclasses.replace(config.train, steps=6, checkpoint_every=2)
+    whole = run(config, tmp_path / "whole")
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(_):
+        raise PowerCut
+
+    # Scoring at step 3 fails; the state of step 3 is saved.
+    config.eval.every = 3
+    with pytest.raises(PowerCut):
+        run(config, tmp_path / "cut", evaluate=cut)
+    config.eval.every = 0
+    assert_equal(whole, run(config, tmp_path / "cut"))
+    steps = [line["step"] for line in read_metrics(tmp_path / "cut" / "metrics.jsonl")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    # Nothing is left to do.
+    assert_equal(whole, run(config, tmp_path / "cut"))
+
+
+def test_a_signal_saves_and_stops(tiny, tmp_path, monkeypatch):
+    config = tiny()
+    config.train.steps = 6
+    whole = run(config, tmp_path / "whole")
+    from jaxreid.data.sampler import IdentityPlan
+
+    rows, asked = IdentityPlan.rows, []
+
+    def rows_and_a_signal(self, step):
+        asked.append(step)
+        if step == 3 and asked.count(3) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return rows(self, step)
+
+    monkeypatch.setattr(IdentityPlan, "rows", rows_and_a_signal)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="the same command goes on from here") as stopped:
+        run(config, tmp_path / "cut")
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) == before
+    assert_equal(whole, run(config, tmp_path / "cut"))
+
+
+def test_the_backbone_is_frozen_at_first(tiny, tmp_path):
+    config = tiny()
+    config.optim.frozen_epochs = 2  # of 2 steps each
+    source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+    start = jax.device_get(init_state(config, source, mesh))
+    config.train.steps = 4
+    frozen = run(config, tmp_path)
+    for tree in ("params", "batch_stats"):
+        assert_equal(frozen.variables[tree]["backbone"], start.variables[tree]["backbone"])
+    assert (frozen.params["embedding"]["kernel"] != start.params["embedding"]["kernel"]).any()
+    config.train.steps = 5
+    thawed = run(config, tmp_path)
+    for tree in ("params", "batch_stats"):
+        changed = jax.tree.map(
+            lambda a, b: bool((a != b).any()),
+            thawed.variables[tree]["backbone"],
+            start.variables[tree]["backbone"],
+        )
+        assert jax.tree.reduce(bool.__and__, changed)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    config = tiny()
+    config.train = dataclasses.replace(config.train, steps=3, checkpoint_every=1)
+    good = run(config, tmp_path)
+    config.train.steps = 8
+    config.model.margin = float("nan")
+    with pytest.raises(UserError) as error:
+        run(config, tmp_path)
+    message = str(error.value)
+    assert "not finite at step 4" in message
+    assert "learning rate 0.05" in message
+    assert "bounding_box_train/" in message
+    assert_equal(load_variables(tmp_path), good.variables)
+
+
+def test_a_batch_that_does_not_divide(tiny, tmp_path):
+    config = tiny()
+    with pytest.raises(UserError, match="is 8, which does not divide among 3 devices"):
+        run(config, tmp_path, devices=3)
+
+
+def test_few_images_of_a_person_are_said_once(tiny, tmp_path, capsys):
+    config = tiny()
+    config.data.num_instances = 8
+    config.train.steps = 2
+    run(config, tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if "with replacement" in line]
+    assert len(said) == 1
+    assert "of 10 persons have fewer than 8 images" in said[0]
+
+
+def test_the_best_checkpoint_is_kept(tiny, tmp_path):
+    config = tiny()
+    config.train = dataclasses.replace(config.train, steps=6, keep=1)
+    config.eval.every = 1
+    scores = iter([0.1, 0.9, 0.3, 0.2, 0.4])
+    run(config, tmp_path, evaluate=lambda _: {"rank1": 0.0, "mAP": next(scores)})
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [2, 6]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
+    run(tiny(), tmp_path)
+    config = tiny()
+    config.model.dim = 8
+    source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"checkpoints/5: not a checkpoint of this network"),
+    ):
+        checkpoints.restore(init_state(config, source, mesh))
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint there; train with --workdir="):
+        load_variables(tmp_path)
+
+
+def test_a_half_written_checkpoint_is_ignored(tiny, tmp_path):
+    state = run(tiny(), tmp_path)
+    (tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp").mkdir()
+    assert_equal(load_variables(tmp_path), state.variables)
+    assert_equal(run(tiny(), tmp_path), state)
+
+
+def test_weight_decay_is_coupled_and_momentum_is_pytorchs():
+    """Two steps of PyTorch's SGD by hand: v = m v + (g + wd w); w = w - lr v."""
+    from jaxreid.config import Optim
+
+    optim = Optim(lr=0.1, momentum=0.9, weight_decay=0.01, decay_epochs=(1,), decay_factor=0.5)
+    optimizer, schedule = make_optimizer(optim, steps_per_epoch=1)
+    params = {"backbone": jnp.ones(1), "head": jnp.full(1, 2.0)}
+    state, w, v = optimizer.init(params), 2.0, 0.0
+    for lr, g in ((0.1, 1.0), (0.05, -3.0)):
+        grads = jax.tree.map(lambda p, g=g: jnp.full_like(p, g), params)
+        updates, state = optimizer.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        v = 0.9 * v + (g + 0.01 * w)
+        w -= lr * v
+    assert float(params["head"][0]) == pytest.approx(w, rel=1e-6)
+    assert [float(schedule(step)) for step in (0, 1, 2)] == pytest.approx([0.1, 0.05, 0.05])
+
+
+def test_warmup_rises_to_the_full_rate():
+    from jaxreid.config import Optim
+
+    _, schedule = make_optimizer(Optim(lr=1.0, warmup=2), steps_per_epoch=5)
+    rates = [float(schedule(step)) for step in (0, 5, 10, 20)]
+    assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0])
