@@ -27,6 +27,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.pipeline
 
 # uv installs about three times faster than pip; where it cannot (an index that only pip knows),

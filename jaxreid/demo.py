@@ -17,6 +17,7 @@ from jaxreid.main import run, use_compilation_cache
 
 CONFIG = Path("configs/duatm_synthetic.py")
 WORKDIR = Path("runs/demo")
+DATA = Path("runs/synthetic")
 
 
 def main() -> int:
@@ -32,8 +33,9 @@ def main() -> int:
     use_compilation_cache()
     try:
         config = load_config(CONFIG)
-        print(f"drawing pedestrians into {config.data.root}", flush=True)
-        write_market(config.data.root)
+        config.data.root = str(DATA)
+        print(f"drawing pedestrians into {DATA}", flush=True)
+        write_market(DATA)
         print("\nDuATM as it starts, from random weights", flush=True)
         before = run(config, WORKDIR / "untrained", "evaluate")
         print("\ntraining", flush=True)

@@ -60,12 +60,12 @@ class Difficulty:
         clutter: density of objects in the background; 1 is a usual street.
     """
 
-    cast: float = 0.14
-    light: float = 0.26
-    occlusion: float = 0.20
-    jitter: float = 0.035
-    blur: float = 0.9
-    noise: float = 9.0
+    cast: float = 0.07
+    light: float = 0.15
+    occlusion: float = 0.10
+    jitter: float = 0.025
+    blur: float = 0.8
+    noise: float = 7.0
     clutter: float = 1.0
 
 
@@ -88,12 +88,12 @@ class Spec:
     """
 
     seed: int = 0
-    num_train_ids: int = 96
-    num_test_ids: int = 48
+    num_train_ids: int = 128
+    num_test_ids: int = 40
     cameras: int = 6
     images_per_camera: int = 4
     cameras_per_id: tuple[int, int] = (4, 6)
-    num_distractors: int = 100
+    num_distractors: int = 80
     num_junk: int = 50
     height: int = 128
     width: int = 64

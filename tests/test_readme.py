@@ -1,0 +1,36 @@
+"""What the README tells people to type has to work."""
+
+import re
+from pathlib import Path
+
+from jaxreid.config import load_config
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_example_of_single_functions_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(blocks[0], {})
+    loss, rank1, mean_ap = map(float, capsys.readouterr().out.split())
+    assert loss > 0
+    assert 0 <= rank1 <= 1
+    assert 0 <= mean_ap <= 1
+
+
+def test_its_configs_variants_and_tests_exist():
+    configs = re.findall(r"--config=(\S+?\.py)(?::(\w+))?[\s`]", README)
+    assert len(configs) >= 3
+    for path, variant in configs:
+        if variant != "help":
+            load_config(Path(path), *filter(None, [variant]))
+    paths = re.findall(r"tests/[\w/.]+", README)
+    assert len(paths) >= 8
+    assert all(Path(path).exists() for path in paths)
+
+
+def test_every_override_is_a_key():
+    config = load_config(Path("configs/duatm_market.py"))
+    keys = re.findall(r"--config\.(\w+)\.(\w+)=", README)
+    assert len(keys) >= 3
+    for section, field in keys:
+        assert hasattr(getattr(config, section), field)
