@@ -24,6 +24,6 @@ def get_config() -> Config:
             num_ids=8,
             num_instances=4,
         ),
-        optim=Optim(name="adam", lr=1e-3, warmup=1, decay_epochs=(19,)),
+        optim=Optim(name="adam", lr=1e-3, warmup=1, decay_epochs=(18,)),
         train=Train(epochs=25, checkpoint_every=100, log_every=20),
     )

@@ -252,44 +252,33 @@ def load_config(path: Path, *variant: str) -> Config:
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """`absl.flags.FLAGS(argv)`, with one line for a mistake: for `app.run(flags_parser=...)`."""
+    given = re.search(r"(?:^| )--?config[= ](\S+)", " ".join(argv))
+    config = None
     try:
+        if given:
+            path, *variant = given.group(1).split(":", 1)
+            config = load_config(Path(path), *variant)
         return flags.FLAGS(argv)
     except UserError as error:
         message = str(error)
-    except (
-        KeyError,
-        AttributeError,
-        FileNotFoundError,
-        flags.Error,
-        ValueError,
-        TypeError,
-    ) as error:
-        message = _explain_flag_error(argv, error)
+    except (KeyError, AttributeError, flags.Error, ValueError, TypeError) as error:
+        message = _unknown_key(argv, config) or " ".join(str(error).split())
     print(f"jaxreid: error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def _explain_flag_error(argv: Sequence[str], error: Exception) -> str:
-    """The override or file that is wrong, and the nearest right one."""
-    found = re.search(r"--?config[= ](\S+)", " ".join(argv))
-    if not found:
-        return str(error)
-    try:
-        config = load_config(Path(found.group(1).split(":")[0]))
-    except UserError as no_file:
-        return f"--config: {no_file}"
+def _unknown_key(argv: Sequence[str], config: Config | None) -> str | None:
+    """The override that the config has no key for, and the nearest that it has."""
     for argument in argv:
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         holder: Any = config
-        for part in override.group(1).split(".") if override else ():
+        for part in override.group(1).split(".") if override and config else ():
             if not hasattr(holder, part):
                 known = [field.name for field in dataclasses.fields(holder)]
-                return (
-                    f"{argument}: {type(holder).__name__.lower()} has no key {part!r}"
-                    f"{nearest(part, known)}"
-                )
+                name = type(holder).__name__.lower()
+                return f"{argument}: {name} has no key {part!r}{nearest(part, known)}"
             holder = getattr(holder, part)
-    return " ".join(str(error).split())
+    return None
 
 
 def _register_choices(config: Any) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from jaxreid import sharding
 from jaxreid.config import Config
+from jaxreid.data.index import num_unmatched
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
 from jaxreid.metrics.ranking import Ranking, match_ranks, summarise, top_k
@@ -57,8 +58,16 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
         model: `features` and `distance` are called.
         source: the query and gallery images.
         mesh: features are computed, and the gallery is kept, divided over its devices.
+
+    Raises:
+        UserError: no query has a true match.
     """
     query, gallery = source.data.query, source.data.gallery
+    if num_unmatched(query, gallery) == query.size:
+        raise UserError(
+            f"{source.data.name}: none of the {query.size} queries has an image of its person from"
+            " another camera in the gallery, so nothing can be scored"
+        )
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     features = jax.jit(model.features, in_shardings=(everywhere, divided), out_shardings=divided)
     distance = jax.jit(model.distance, in_shardings=(everywhere, everywhere, divided))

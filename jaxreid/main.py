@@ -1,4 +1,4 @@
-"""Trains a config, scores it, and leaves checkpoints, figures and pictures in a folder.
+r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in a folder.
 
     python -m jaxreid.main --config=configs/duatm_market.py \
         --config.data.root=/data/Market-1501-v15.09.15 --workdir=runs/duatm
@@ -83,7 +83,7 @@ def check_files(config: Config, source: Source) -> None:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX was told another place."""
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "jaxreid" / "xla"))
 
@@ -100,6 +100,11 @@ def main(argv: list[str]) -> None:
     except Interrupted as stopped:
         print(f"jaxreid: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except KeyboardInterrupt:  # Outside the training loop there is nothing to save.
+        print(
+            "jaxreid: stopped; the same command goes on from the last checkpoint", file=sys.stderr
+        )
+        sys.exit(130)
 
 
 if __name__ == "__main__":

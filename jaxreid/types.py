@@ -8,9 +8,11 @@ Dimension names, in every signature of the package:
     d  width of a vector              n  anything else, said where it is used
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Key, PyTree, Shaped, UInt8
@@ -45,7 +47,9 @@ class Batch(NamedTuple):
     joints: Float[Any, "b 18 3"] | None = None
 
 
-class AttentionMap(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMap:
     """Where a model looked: `n` maps for each item, for pictures.
 
     Attributes:
@@ -55,7 +59,7 @@ class AttentionMap(NamedTuple):
     """
 
     weights: Float[Any, "b n h w"]
-    over: Literal["self", "partner"]
+    over: Literal["self", "partner"] = dataclasses.field(metadata={"static": True})
 
 
 class ReidModel(NamedTuple):

@@ -91,3 +91,15 @@ def test_distances_that_are_not_numbers(tiny, source):
     evaluate = make_evaluator(tiny(), mean_colour_model(True), source, sharding.make_mesh())
     with pytest.raises(UserError, match="NaN"):
         evaluate({"params": jnp.ones(())})
+
+
+def test_no_query_with_a_match(tiny):
+    images = np.zeros((2, *SIZE, 3), np.uint8)
+    one_camera = Labelled(images, np.array([1, 2]), np.array([1, 1]))
+    with pytest.raises(UserError, match="none of the 2 queries has an image of its person from"):
+        make_evaluator(
+            tiny(),
+            mean_colour_model(),
+            from_arrays(one_camera, one_camera, one_camera),
+            sharding.make_mesh(),
+        )

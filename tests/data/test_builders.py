@@ -201,8 +201,8 @@ def test_command_finds_images_that_do_not_decode(tmp_path, capsys):
     none.write_bytes(b"GIF89a")
     assert command.main(["--name=folder", f"--root={root}", f"--out={out}", "--check"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith(f"does not decode: {none} (UnidentifiedImageError: ")
-    assert lines[2].startswith(f"does not decode: {cut} (OSError: ")
+    assert lines[1].startswith(f"{none}: not an image that decodes (")
+    assert lines[2].startswith(f"{cut}: not an image that decodes (")
     assert lines[3:] == ["2 images do not decode; nothing written"]
     assert not out.exists()
 
