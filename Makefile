@@ -41,4 +41,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf .venv .venv311 .venv312 runs/demo runs/synthetic

@@ -11,18 +11,11 @@ weights yet, and the paper's figures should not be expected of it.
 A variant is a row of the paper: `--config=configs/duatm_market.py:tuned`; `:help` lists them.
 """
 
-from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose, table_row
 from jaxreid.models import duatm
 
 _TRIPLET_ONLY = {"model.lambda1": 0.0, "model.lambda2": 0.0}
 _TUNED = {"model.lambda1": 0.3, "model.lambda2": 0.9, "model.drop": 0.4}
-
-
-def _row(
-    source: str, changes: dict, rank1: float, rank5: float, rank20: float, mean_ap: float
-) -> Variant:
-    figures = {"rank1": rank1, "rank5": rank5, "rank20": rank20, "mAP": mean_ap}
-    return Variant(changes, {k: round(v / 100, 4) for k, v in figures.items()}, source)
 
 
 def _point(source: str, rank1: float | None = None, **changes: float) -> Variant:
@@ -33,45 +26,51 @@ def _point(source: str, rank1: float | None = None, **changes: float) -> Variant
 
 VARIANTS = {
     # Table 1: losses, each with the dual attention unless it says otherwise.
-    "avepool": _row(
-        "Table 1, AvePool + l0",
+    "avepool": table_row(
+        "Market-1501, Table 1, AvePool + l0",
         {**_TRIPLET_ONLY, "model.matching": "average"},
         *(74.20, 89.67, 95.58, 56.88),
     ),
-    "l0": _row("Table 1, DuATM + l0", _TRIPLET_ONLY, 79.66, 91.15, 96.73, 63.46),
-    "l0_l1": _row("Table 1, l0 + l1", {"model.lambda2": 0.0}, 81.83, 92.46, 97.33, 65.21),
-    "l0_l2": _row("Table 1, l0 + l2", {"model.lambda1": 0.0}, 87.50, 95.37, 98.01, 70.02),
-    "l0_l1_l2": _row("Table 1, l0 + l1 + l2", {}, 88.75, 95.78, 98.46, 70.46),
-    "tuned": _row("Table 1, DuATM*", _TUNED, 89.96, 96.53, 98.72, 75.22),
-    "tuned_flip": _row(
-        "Table 1, DuATM**", {**_TUNED, "eval.flip": True}, 91.42, 97.09, 98.96, 76.62
+    "l0": table_row("Market-1501, Table 1, DuATM + l0", _TRIPLET_ONLY, 79.66, 91.15, 96.73, 63.46),
+    "l0_l1": table_row(
+        "Market-1501, Table 1, l0 + l1", {"model.lambda2": 0.0}, 81.83, 92.46, 97.33, 65.21
+    ),
+    "l0_l2": table_row(
+        "Market-1501, Table 1, l0 + l2", {"model.lambda1": 0.0}, 87.50, 95.37, 98.01, 70.02
+    ),
+    "l0_l1_l2": table_row("Market-1501, Table 1, l0 + l1 + l2", {}, 88.75, 95.78, 98.46, 70.46),
+    "tuned": table_row("Market-1501, Table 1, DuATM*", _TUNED, 89.96, 96.53, 98.72, 75.22),
+    "tuned_flip": table_row(
+        "Market-1501, Table 1, DuATM**", {**_TUNED, "eval.flip": True}, 91.42, 97.09, 98.96, 76.62
     ),
     # Table 2: one attention alone.
-    "intra": _row(
-        "Table 2, Intra + l0",
+    "intra": table_row(
+        "Market-1501, Table 2, Intra + l0",
         {**_TRIPLET_ONLY, "model.matching": "intra"},
         *(78.78, 90.69, 96.73, 61.76),
     ),
-    "inter": _row(
-        "Table 2, Inter + l0",
+    "inter": table_row(
+        "Market-1501, Table 2, Inter + l0",
         {**_TRIPLET_ONLY, "model.matching": "inter"},
         *(72.36, 87.74, 95.19, 53.91),
     ),
     # Fig. 7: width of the vectors. Two rank-1 figures are in the text; the other points are ours.
-    "d16": _point("Fig. 7, D = 16", dim=16, rank1=78.50),
-    "d32": _point("Fig. 7, D = 32", dim=32, rank1=87.71),
-    **{f"d{dim}": _point(f"Fig. 7, D = {dim}", dim=dim) for dim in (64, 128, 256, 512)},
+    "d16": _point("Market-1501, Fig. 7, D = 16", dim=16, rank1=78.50),
+    "d32": _point("Market-1501, Fig. 7, D = 32", dim=32, rank1=87.71),
+    **{
+        f"d{dim}": _point(f"Market-1501, Fig. 7, D = {dim}", dim=dim) for dim in (64, 128, 256, 512)
+    },
     # Fig. 6: one of lambda1, lambda2, p is changed, the others stay. The points are ours.
     **{
-        f"lambda1_{value}": _point(f"Fig. 6, lambda1 = {value}", lambda1=value)
+        f"lambda1_{value}": _point(f"Market-1501, Fig. 6, lambda1 = {value}", lambda1=value)
         for value in (0.1, 0.3, 0.5, 0.7, 0.9)
     },
     **{
-        f"lambda2_{value}": _point(f"Fig. 6, lambda2 = {value}", lambda2=value)
+        f"lambda2_{value}": _point(f"Market-1501, Fig. 6, lambda2 = {value}", lambda2=value)
         for value in (0.1, 0.3, 0.5, 0.7, 0.9)
     },
     **{
-        f"p_{value}": _point(f"Fig. 6, p = {value}", drop=value)
+        f"p_{value}": _point(f"Market-1501, Fig. 6, p = {value}", drop=value)
         for value in (0.0, 0.2, 0.4, 0.6, 0.8)
     },
 }
@@ -97,6 +96,7 @@ def get_config(variant: str | None = None) -> Config:
         ),
         train=Train(epochs=300),
         eval=Eval(ap="trapezoid"),  # section 4.1: the evaluation code of MARS, ported
+        paper_source="Market-1501, Table 1, l0 + l1 + l2",
         paper={"rank1": 0.8875, "rank5": 0.9578, "rank20": 0.9846, "mAP": 0.7046},
     )
     return choose(config, VARIANTS, variant)

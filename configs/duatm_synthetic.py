@@ -10,12 +10,12 @@ because the run starts from random weights and has minutes on two processor core
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid.config import Config, Data, Optim, Train
+from jaxreid.config import Config, Data, Optim, Train, choose
 from jaxreid.models import duatm
 
 
-def get_config() -> Config:
-    return Config(
+def get_config(variant: str | None = None) -> Config:
+    config = Config(
         model=duatm.Config(),
         data=Data(
             name="synthetic",
@@ -24,6 +24,7 @@ def get_config() -> Config:
             num_ids=8,
             num_instances=4,
         ),
-        optim=Optim(name="adam", lr=1e-3, warmup=1, decay_epochs=(18,)),
-        train=Train(epochs=25, checkpoint_every=100, log_every=20),
+        optim=Optim(name="adam", lr=1.5e-3, warmup=1, decay_epochs=(17,)),
+        train=Train(epochs=22, checkpoint_every=100, log_every=20),
     )
+    return choose(config, {}, variant)

@@ -95,21 +95,25 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_variables(workdir: str | Path) -> Variables:
-    """The variables of a run's newest checkpoint, as NumPy arrays.
+def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
+    """The variables of a run's checkpoint, as NumPy arrays.
 
     Args:
         workdir: of the run.
+        step: which checkpoint; by default the newest.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there is no checkpoint, or none of that step.
     """
     _quiet_orbax()
     folder = (Path(workdir) / FOLDER).absolute()
     steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
     if not steps:
         raise UserError(f"{folder}: no checkpoint there; train with --workdir={workdir} first")
-    path = folder / str(max(steps)) / "default"
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, sorted(steps)))
+        raise UserError(f"{folder}: no checkpoint of step {step}; there are {there}")
+    path = folder / str(max(steps) if step is None else step) / "default"
     with ocp.PyTreeCheckpointer() as checkpointer:
         structure = checkpointer.metadata(path).item_metadata.tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure)

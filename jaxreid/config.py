@@ -8,10 +8,11 @@ import importlib.util
 import json
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from absl import flags
 from ml_collections import config_flags
@@ -20,11 +21,18 @@ from jaxreid.errors import UserError, nearest
 from jaxreid.types import ReidModel
 
 
+@runtime_checkable
 class ModelConfig(Protocol):
     """What every `jaxreid.models.*.Config` offers."""
 
-    def make(self, num_ids: int, *, dtype: Any, frozen: bool, flip: bool) -> ReidModel:
+    def make(
+        self, num_ids: int, *, dtype: Any = ..., frozen: bool = ..., flip: bool = ...
+    ) -> ReidModel:
         """Builds the method for that number of training persons."""
+        ...
+
+    def validate(self) -> None:
+        """Raises `UserError` for values that no network can have."""
         ...
 
 
@@ -41,7 +49,8 @@ class Data:
         flip: training images are mirrored with probability one half.
         num_ids: P, persons of a batch.
         num_instances: K, images of each.
-        check: before training, decode every file that the first epoch and the scoring read.
+        check: before training, decode every file that the first epoch and the scoring read. (A
+            TFDS copy was checked when it was made, with `jaxreid.prepare --check`.)
     """
 
     name: str = "market1501"
@@ -142,14 +151,25 @@ class Eval:
 
 @dataclasses.dataclass
 class Config:
-    """A run, whole. `paper` holds the published figures of this setting, for the report."""
+    """A run, whole.
 
-    model: Any
+    Attributes:
+        model: the method, a `jaxreid.models.*.Config`.
+        data: what is trained and scored on.
+        optim: the optimiser.
+        train: the run.
+        eval: scoring.
+        paper: the published figures of this setting, for the report.
+        paper_source: where the paper prints them, and for which data set.
+    """
+
+    model: ModelConfig
     data: Data = dataclasses.field(default_factory=Data)
     optim: Optim = dataclasses.field(default_factory=Optim)
     train: Train = dataclasses.field(default_factory=Train)
     eval: Eval = dataclasses.field(default_factory=Eval)
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
+    paper_source: str = ""
 
     def __post_init__(self) -> None:
         """Before the flags override anything."""
@@ -180,14 +200,22 @@ def validate(config: Config) -> None:
     require(d.num_ids >= 2, "data.num_ids", "2 persons or more: a triplet needs another person")
     require(d.num_instances >= 2, "data.num_instances", "2 or more: a triplet needs another image")
     require(o.lr > 0, "optim.lr", "a positive learning rate")
+    require(0 <= o.momentum < 1, "optim.momentum", "0 or more, below 1")
+    require(o.weight_decay >= 0, "optim.weight_decay", "0 or more")
+    require(o.warmup >= 0, "optim.warmup", "0 or more epochs")
+    require(o.decay_factor > 0, "optim.decay_factor", "more than 0")
+    require(o.frozen_epochs >= 0, "optim.frozen_epochs", "0 or more epochs")
+    require(t.seed >= 0, "train.seed", "0 or more")
     require(list(o.decay_epochs) == sorted(o.decay_epochs), "optim.decay_epochs", "rising epochs")
     require(t.epochs > 0, "train.epochs", "more than 0")
     require(t.steps is None or t.steps > 0, "train.steps", "1 or more")
     for key in ("train.checkpoint_every", "train.keep", "train.log_every"):
         require(getattr(t, key.split(".")[1]) >= 1, key, "1 or more")
     require(e.every >= 0, "eval.every", "0 or more")
-    for key in ("batch_size", "query_block", "gallery_block", "max_rank"):
+    for key in ("batch_size", "query_block", "gallery_block", "pictures"):
         require(getattr(e, key) >= 1, f"eval.{key}", "1 or more")
+    require(e.max_rank >= 20, "eval.max_rank", "20 or more: rank-20 is reported")
+    config.model.validate()
 
 
 class Variant(NamedTuple):
@@ -225,8 +253,21 @@ def choose(config: Config, variants: Mapping[str, Variant], name: str | None) ->
     for key, value in variant.changes.items():
         section, field = key.split(".")
         setattr(getattr(config, section), field, value)
-    config.paper = dict(variant.paper)
+    config.paper, config.paper_source = dict(variant.paper), variant.source
     return config
+
+
+def table_row(
+    source: str,
+    changes: Mapping[str, Any],
+    rank1: float,
+    rank5: float,
+    rank20: float,
+    mean_ap: float,
+) -> Variant:
+    """A variant with the figures of a table's row, in percent as they are printed."""
+    printed = {"rank1": rank1, "rank5": rank5, "rank20": rank20, "mAP": mean_ap}
+    return Variant(changes, {name: round(v / 100, 4) for name, v in printed.items()}, source)
 
 
 def _describe(name: str, variant: Variant) -> str:
@@ -239,15 +280,22 @@ def load_config(path: Path, *variant: str) -> Config:
     """What a config file's `get_config` returns.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it cannot be run.
     """
     spec = importlib.util.spec_from_file_location("config", path)
     if not path.is_file() or spec is None or spec.loader is None:
         there = [p.as_posix() for p in path.parent.glob("*.py")]
         raise UserError(f"{path}: no such config file{nearest(path.as_posix(), there)}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*variant)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(*variant)
+    except (UserError, SystemExit):
+        raise
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{line.filename}, line {line.lineno}"
+        raise UserError(f"{path}: {type(error).__name__}: {error} ({where})") from error
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -258,6 +306,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if given:
             path, *variant = given.group(1).split(":", 1)
             config = load_config(Path(path), *variant)
+            names = [found.group(1) for a in argv if (found := _OVERRIDE.match(a))]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise UserError(f"--config.{twice[0]} is given more than once")
         return flags.FLAGS(argv)
     except UserError as error:
         message = str(error)
@@ -267,12 +318,17 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(2)
 
 
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
+
+
 def _unknown_key(argv: Sequence[str], config: Config | None) -> str | None:
     """The override that the config has no key for, and the nearest that it has."""
     for argument in argv:
-        override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        override = _OVERRIDE.match(argument)
         holder: Any = config
         for part in override.group(1).split(".") if override and config else ():
+            if not dataclasses.is_dataclass(holder):
+                return f"{argument}: there are no keys below {holder!r}"
             if not hasattr(holder, part):
                 known = [field.name for field in dataclasses.fields(holder)]
                 name = type(holder).__name__.lower()
@@ -294,7 +350,7 @@ def _register_choices(config: Any) -> None:
 # What may change from one start of a run to the next: where the data lies, how it is read, and
 # what is reported of it.
 _FREE = (
-    *("data.root", "data.source", "data.check", "eval.", "paper."),
+    *("data.root", "data.check", "eval.", "paper"),
     *("train.checkpoint_every", "train.keep", "train.log_every"),
 )
 
@@ -317,16 +373,24 @@ def claim_workdir(config: Config, workdir: Path, fingerprint: str) -> None:
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key) and not key.startswith(_FREE)
         ]
+        if any(change.startswith("fingerprint") for change in differing):
+            raise UserError(
+                f"--workdir={workdir} holds a run over other data: the images or labels of"
+                f" {config.data.name} have changed since it began; give another --workdir"
+            )
         if differing:
             raise UserError(
                 f"--workdir={workdir} holds a run with another config ({'; '.join(differing)});"
                 " give another --workdir, or the same config"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**config.to_dict(), "fingerprint": fingerprint}, indent=2)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n")
-    temporary.replace(path)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: cannot write there ({error.strerror})") from None
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

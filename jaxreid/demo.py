@@ -12,8 +12,7 @@ from pathlib import Path
 
 from jaxreid.config import load_config
 from jaxreid.data.synthetic import write_market
-from jaxreid.errors import Interrupted, UserError
-from jaxreid.main import run, use_compilation_cache
+from jaxreid.main import report_errors, run, use_compilation_cache
 
 CONFIG = Path("configs/duatm_synthetic.py")
 WORKDIR = Path("runs/demo")
@@ -31,27 +30,26 @@ def main() -> int:
     )
     started = parser.parse_args().started
     use_compilation_cache()
-    try:
-        config = load_config(CONFIG)
-        config.data.root = str(DATA)
-        print(f"drawing pedestrians into {DATA}", flush=True)
-        write_market(DATA)
-        print("\nDuATM as it starts, from random weights", flush=True)
-        before = run(config, WORKDIR / "untrained", "evaluate")
-        print("\ntraining", flush=True)
-        after = run(config, WORKDIR / "trained")
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stopped:
-        print(f"jaxreid: {stopped}", file=sys.stderr)
-        return stopped.exit_code
+    return report_errors(lambda: demonstrate(started))
+
+
+def demonstrate(started: float) -> None:
+    """Draws, scores, trains, scores, and prints the last line."""
+    config = load_config(CONFIG)
+    config.data.root = str(DATA)
+    if (WORKDIR / "trained" / "report.md").exists():
+        print(f"trained already: remove {WORKDIR} to train again", flush=True)
+    print(f"drawing pedestrians into {DATA}", flush=True)
+    write_market(DATA)
+    print("\nDuATM as it starts, from random weights", flush=True)
+    before = run(config, WORKDIR / "untrained", "evaluate")
+    print("\ntraining", flush=True)
+    after = run(config, WORKDIR / "trained")
     rank1, mean_ap = (f"{before[k]:.1%} -> {after[k]:.1%}" for k in ("rank1", "mAP"))
     print(
         f"demo: rank-1 {rank1}, mAP {mean_ap}, {time.time() - started:.0f} s;"
         f" pictures in {WORKDIR / 'trained' / 'eval'}"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
 
     def evaluate(variables: Variables) -> Evaluation:
         feats_q, feats_g = extract(variables, "query"), extract(variables, "gallery")
-        pictured = np.linspace(0, query.size - 1, config.eval.pictures, dtype=int)
+        pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
         ranks: list[Int[np.ndarray, " m"]] = []
         nearest: list[Int[np.ndarray, " k"]] = []
         how_far: list[Float[np.ndarray, " k"]] = []
@@ -113,13 +113,15 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
             try:
                 ranks += match_ranks(block, pids, gallery.pids, camids, gallery.camids)
             except ValueError as error:
-                raise UserError(f"scoring failed: {error}") from None
+                at = f"queries {rows.start} to {rows.stop - 1}"
+                raise UserError(f"scoring failed among {at}: {error}") from None
             here = pictured[(pictured >= rows.start) & (pictured < rows.stop)] - rows.start
             top = top_k(block[here], pids[here], gallery.pids, camids[here], gallery.camids, k=TOP)
             nearest += list(top)
             how_far += list(np.take_along_axis(block[here], top, axis=1))
         ranking = summarise(ranks, max_rank=config.eval.max_rank, ap=config.eval.ap)
-        shown = Shown(pictured, np.stack(nearest), np.stack(how_far))
+        some = [i for i, found in enumerate(nearest) if found.max(initial=-1) >= 0]
+        shown = Shown(pictured[some], np.stack(nearest)[some], np.stack(how_far)[some])
         return Evaluation(_scores(config, source, ranking), ranking, shown)
 
     return evaluate

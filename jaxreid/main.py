@@ -5,7 +5,9 @@ r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in 
 """
 
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -21,7 +23,7 @@ from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.evaluate import describe, make_evaluator
-from jaxreid.train import first_epoch_rows, init_state, make_model, train
+from jaxreid.train import check_batches, first_epoch_rows, init_state, make_model, train
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -45,14 +47,16 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     validate(config)
     source, mesh = open_source(config.data), sharding.make_mesh()
     print(source.data.summary(), *index.warnings(source.data), sep="\n", flush=True)
-    claim_workdir(config, workdir, source.data.fingerprint())
-    model = make_model(config, source, flip=config.eval.flip)
-    evaluate = make_evaluator(config, model, source, mesh)
+    evaluate = make_evaluator(config, make_model(config, source), source, mesh)
     if mode == "train_and_evaluate":
-        if config.data.check and config.data.source == "files":
+        # All that can be wrong with the input is found before the folder is this run's.
+        check_batches(config, source, mesh)
+        if config.data.check and config.data.source != "tfds":
             check_files(config, source)
+        claim_workdir(config, workdir, source.data.fingerprint())
         state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
     else:
+        claim_workdir(config, workdir, source.data.fingerprint())
         state = init_state(config, source, mesh)
         with Checkpoints(workdir) as checkpoints:
             found = checkpoints.restore(state)
@@ -60,8 +64,8 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
             print(f"no checkpoint in {workdir}: scoring the network as it starts", flush=True)
         state = found or state
     evaluation = evaluate(state.variables)
-    report.write(workdir, config, source, model, state.variables, evaluation)
     print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
+    report.write(workdir, config, source, state.variables, evaluation)
     print(f"report: {workdir / 'report.md'}, pictures: {workdir / 'eval'}", flush=True)
     return evaluation.scores
 
@@ -76,6 +80,7 @@ def check_files(config: Config, source: Source) -> None:
     paths = [splits["train"].path(row) for row in first_epoch_rows(config, source)]
     for split in (splits["query"], splits["gallery"]):
         paths += [split.path(row) for row in range(split.size)]
+    print(f"decoding {len(set(paths))} files to check them", flush=True)
     if broken := find_broken(paths):
         rest = f" (and {len(broken) - 3} more files)" if len(broken) > 3 else ""
         raise UserError("; ".join(broken[:3]) + rest)
@@ -88,23 +93,32 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "jaxreid" / "xla"))
 
 
-def main(argv: list[str]) -> None:
-    """The command."""
-    del argv
-    use_compilation_cache()
+def report_errors(command: Callable[[], object]) -> int:
+    """Runs a command; what a user can put right, or asked for, is one line and an exit code."""
     try:
-        run(_CONFIG.value, Path(_WORKDIR.value or ""), cast(Mode, _MODE.value))
+        command()
     except UserError as error:
         print(f"jaxreid: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except Interrupted as stopped:
         print(f"jaxreid: {stopped}", file=sys.stderr)
-        sys.exit(stopped.exit_code)
+        return stopped.exit_code
     except KeyboardInterrupt:  # Outside the training loop there is nothing to save.
-        print(
-            "jaxreid: stopped; the same command goes on from the last checkpoint", file=sys.stderr
-        )
-        sys.exit(130)
+        print("jaxreid: stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+
+    def command() -> None:
+        if argv[1:]:
+            raise UserError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
+        run(_CONFIG.value, Path(_WORKDIR.value or ""), cast(Mode, _MODE.value))
+
+    use_compilation_cache()
+    sys.exit(report_errors(command))
 
 
 if __name__ == "__main__":

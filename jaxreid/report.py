@@ -23,7 +23,8 @@ from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
 from jaxreid.evaluate import Evaluation, Shown
 from jaxreid.logs import read_metrics
-from jaxreid.types import AttentionMap, Batch, ReidModel, Variables
+from jaxreid.train import make_model
+from jaxreid.types import AttentionMap, Batch, Variables
 
 Picture = str | Path | UInt8[np.ndarray, "h w 3"]
 """An image file, or its pixels."""
@@ -48,7 +49,6 @@ COUNTS = ("num_queries", "num_gallery", "num_valid")
 PROTOCOL_WORDS = {
     "ap": "AP definition",
     "flip": "flip augmentation",
-    "mars_protocol": "MARS protocol",
     "rerank": "re-ranking",
 }
 PICTURES = {
@@ -147,7 +147,6 @@ def write(
     workdir: Path,
     config: Config,
     source: Source,
-    model: ReidModel,
     variables: Variables,
     evaluation: Evaluation,
 ) -> None:
@@ -157,23 +156,28 @@ def write(
         workdir: the run's folder.
         config: the run.
         source: of the images to show.
-        model: its `explain`, where it has one, gives the attention.
         variables: that were scored.
         evaluation: the scores.
     """
     folder = workdir / "eval"
     folder.mkdir(parents=True, exist_ok=True)
-    scores = evaluation.scores
+    scores, shown = evaluation.scores, evaluation.shown
+    (folder / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    model = make_model(config, source)
     plot_cmc(folder / "cmc.png", {"this run": evaluation.ranking.cmc}, scores["data"])
-    plot_ranked(folder / "ranked.png", ranked_rows(source, evaluation.shown, config))
+    plot_ranked(folder / "ranked.png", ranked_rows(source, shown, config))
     if model.explain is not None:
-        batch = partners(source, evaluation.shown, config)
+        batch = partners(source, shown, config)
         maps = jax.device_get(jax.jit(model.explain)(variables, batch))
         plot_attention(folder / "attention.png", batch.images, maps)
-    (folder / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
     history = read_metrics(workdir / "metrics.jsonl")
     write_report(
-        workdir, config=config.to_dict(), scores=scores, paper=config.paper, history=history
+        workdir,
+        config=config.to_dict(),
+        scores=scores,
+        paper=config.paper,
+        paper_source=config.paper_source,
+        history=history,
     )
 
 
@@ -198,7 +202,7 @@ def ranked_rows(source: Source, shown: Shown, config: Config) -> list["RankedRow
     return rows
 
 
-def partners(source: Source, shown: Shown, config: Config, pairs: int = 4) -> Batch:
+def partners(source: Source, shown: Shown, config: Config, pairs: int = 3) -> Batch:
     """Queries beside the nearest gallery item that shows their person, or else the nearest."""
     query, gallery = source.data.query, source.data.gallery
     images, pids, camids = [], [], []
@@ -486,6 +490,7 @@ def write_report(
     config: Mapping[str, Any],
     scores: Mapping[str, Any],
     paper: Mapping[str, Any] | None = None,
+    paper_source: str = "",
     history: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes `report.md`, and `training.png` where there is a history.
@@ -498,6 +503,7 @@ def write_report(
         scores: `rank1 rank5 rank10 rank20 mAP num_queries num_gallery num_valid`, and the
             protocol's words under any other key.
         paper: the same scores as the paper prints them.
+        paper_source: where it prints them, and for which data set.
         history: records of `metrics.jsonl`.
 
     Returns:
@@ -507,7 +513,10 @@ def write_report(
         ValueError: a score is not a fraction.
     """
     workdir = Path(workdir)
-    rows = [("this run", scores), ("the paper's figures", paper)]
+    rows = [
+        ("this run", scores),
+        (f"the paper's figures{paper_source and f' ({paper_source})'}", paper),
+    ]
     columns = [key for key in SCORES if any(row and key in row for _, row in rows)]
     lines = [
         f"# {workdir.resolve().name}",

@@ -53,8 +53,7 @@ def train(
         Interrupted: a signal came; the state has been saved.
     """
     data, index = config.data, source.data.train
-    sharding.require_divisible(data.batch_size, mesh, "the batch, data.num_ids x num_instances,")
-    plan = make_plan(config, source)
+    plan = check_batches(config, source, mesh)
     if plan.short_ids:
         print(
             f"{plan.short_ids} of {source.data.num_ids} persons have fewer than"
@@ -90,29 +89,46 @@ def train(
                 _require_finite(previous, step - 1, plan, source, schedule)
             previous, done = metrics, step + 1
             log.advance(done)
-
-            if done % config.train.log_every == 0 or done == total:
-                values = {name: float(value) for name, value in metrics.items()}
+            logs = done % config.train.log_every == 0 or done == total
+            scoring = config.eval.every and done % config.eval.every == 0 and done < total
+            saves = caught or done % config.train.checkpoint_every == 0 or done == total
+            if logs or scoring or saves:
                 _require_finite(metrics, step, plan, source, schedule)
-                now = time.perf_counter()
-                speed = (done - logged) * data.batch_size / (now - clock)
-                values |= {"lr": float(schedule(step)), "epoch": done / plan.steps_per_epoch}
-                log.write(done, values | {"images_per_s": speed})
-                logged, clock = done, now
 
-            scores = None
-            if config.eval.every and done % config.eval.every == 0 and done < total:
+            values, scores = {}, None
+            if logs:
+                values = {name: float(metrics[name]) for name in metrics if name != "finite"}
+                values |= {"lr": float(schedule(step)), "epoch": done / plan.steps_per_epoch}
+                seconds = time.perf_counter() - clock
+                values["images_per_s"] = (done - logged) * data.batch_size / seconds
+            if scoring:
                 try:
                     scores = evaluate(state.variables)
                 except BaseException:
+                    if values:
+                        log.write(done, values)
                     checkpoints.save(done, state)
                     raise
-                log.write(done, {name: scores[name] for name in ("rank1", "mAP")})
-            if scores or caught or done % config.train.checkpoint_every == 0 or done == total:
+                values |= {name: scores[name] for name in ("rank1", "mAP")}
+            if values:
+                log.write(done, values)
+                logged, clock = done, time.perf_counter()
+            if saves or scoring:
                 checkpoints.save(done, state, scores)
             if caught:
                 raise Interrupted(caught[0])
     return state
+
+
+def check_batches(config: Config, source: Source, mesh: Mesh) -> IdentityPlan:
+    """The plan, if its batches can be filled and divided.
+
+    Raises:
+        UserError: there are too few persons, or the devices do not divide the batch.
+    """
+    what = "the batch, data.num_ids x data.num_instances,"
+    sharding.require_divisible(config.data.batch_size, mesh, what)
+    return make_plan(config, source)
 
 
 def make_plan(config: Config, source: Source) -> IdentityPlan:
@@ -128,12 +144,14 @@ def first_epoch_rows(config: Config, source: Source) -> Int[np.ndarray, " n"]:
     return np.unique(np.concatenate([plan.rows(step) for step in range(plan.steps_per_epoch)]))
 
 
-def make_model(
-    config: Config, source: Source, *, frozen: bool = False, flip: bool = False
-) -> ReidModel:
-    """The method's pure functions at the run's precision."""
-    dtype = PRECISIONS[config.train.precision]
-    return config.model.make(source.data.num_ids, dtype=dtype, frozen=frozen, flip=flip)
+def make_model(config: Config, source: Source, *, frozen: bool = False) -> ReidModel:
+    """The method's pure functions as the run asks for them."""
+    return config.model.make(
+        source.data.num_ids,
+        dtype=PRECISIONS[config.train.precision],
+        frozen=frozen,
+        flip=config.eval.flip,
+    )
 
 
 def make_optimizer(
@@ -162,7 +180,7 @@ def make_optimizer(
         return decayed(step) * (jnp.clip(step / warmup, 0.1, 1.0) if warmup else 1.0)
 
     frozen_steps = in_steps(optim.frozen_epochs)
-    frozen_first = optax.conditionally_transform(rule(), lambda step: step >= frozen_steps)
+    frozen_first = optax.conditionally_mask(rule(), lambda step: step >= frozen_steps)
     groups = optax.partition(
         {BACKBONE: frozen_first, "rest": rule()},
         lambda params: {name: BACKBONE if name == BACKBONE else "rest" for name in params},
@@ -240,7 +258,7 @@ def _require_finite(
     raise UserError(
         f"the loss or its gradient is not finite at step {step + 1}"
         f" (loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['grad_norm']):.4g},"
-        f" learning rate {float(schedule(step)):.4g}); the last checkpoint is kept."
+        f" learning rate {float(schedule(step)):.4g}); the last checkpoint stays."
         f" The batch: {files}"
     )
 

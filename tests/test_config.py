@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 
 from jaxreid import config as configs
-from jaxreid.config import Config, Data, Optim, Train, Variant, claim_workdir, load_config, validate
+from jaxreid.config import (
+    Config,
+    Data,
+    Eval,
+    Optim,
+    Train,
+    Variant,
+    claim_workdir,
+    load_config,
+    validate,
+)
 from jaxreid.errors import UserError
 from jaxreid.models import duatm
 
@@ -74,6 +84,18 @@ def test_an_unknown_variant_gets_the_nearest():
         load_config(Path("configs/duatm_market.py"), "avpool")
 
 
+def test_a_config_file_that_fails_names_the_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config(variant=None):\n    return undefined\n")
+    with pytest.raises(UserError, match=r"mine.py: NameError: .*mine.py, line 2\)"):
+        load_config(path)
+
+
+def test_a_config_without_variants():
+    with pytest.raises(UserError, match="variant 'tuned': there is none of that name"):
+        load_config(Path("configs/duatm_synthetic.py"), "tuned")
+
+
 def test_help_lists_the_variants(capsys):
     with pytest.raises(SystemExit) as stop:
         load_config(Path("configs/duatm_market.py"), "help")
@@ -102,10 +124,14 @@ def test_choose_leaves_the_default_alone():
         (Optim, "decay_epochs", (30, 10), "rising epochs"),
         (Train, "steps", 0, "config.train.steps=0"),
         (Train, "keep", 0, "config.train.keep=0"),
+        (Train, "seed", -1, "config.train.seed=-1"),
+        (Optim, "warmup", -1, "config.optim.warmup=-1"),
+        (Eval, "pictures", 0, "config.eval.pictures=0"),
+        (Eval, "max_rank", 5, "rank-20 is reported"),
     ],
 )
 def test_values_that_no_run_can_have(part, field, value, message):
-    name = {Data: "data", Optim: "optim", Train: "train"}[part]
+    name = {Data: "data", Optim: "optim", Train: "train", Eval: "eval"}[part]
     config = Config(model=duatm.Config(), **{name: part(**{field: value})})
     with pytest.raises(UserError) as error:
         validate(config)
@@ -121,7 +147,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     claim_workdir(Config(model=duatm.Config(), data=Data(root="/elsewhere")), tmp_path, "abc")
     with pytest.raises(UserError, match=r"another config \(model.dim: there 256, now 128\)"):
         claim_workdir(Config(model=duatm.Config(dim=128)), tmp_path, "abc")
-    with pytest.raises(UserError, match=r"fingerprint: there 'abc', now 'def'"):
+    with pytest.raises(UserError, match=r"have changed since it began"):
         claim_workdir(Config(model=duatm.Config()), tmp_path, "def")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config.json: not the config of a run"):

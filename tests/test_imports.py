@@ -113,7 +113,7 @@ for source in ("files", "tfds"):
     try:
         run(config, Path({str(tmp_path)!r}) / source)
     except UserError as error:
-        assert "pip install 'jaxreid[data]'" in str(error), error
+        assert "pip install -e '.[data]'" in str(error), error
     else:
         raise AssertionError(source)
 assert sys.modules["tensorflow"] is None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxreid import report
 from jaxreid.checkpoint import load_variables
 from jaxreid.errors import UserError
 from jaxreid.main import run
@@ -121,7 +122,11 @@ def test_a_broken_file_stops_the_run_before_training(tiny, market, tmp_path):
         (["--config.modle.dim=3"], "config has no key 'modle'; did you mean 'model'?"),
         (["--config.model.matching=duel"], "matching"),
         (["--config.optim.lr=fast"], "could not convert string to float: 'fast'"),
+        (["--config.optim.lr.value=3"], "there are no keys below 0.01"),
+        (["--config.model.dim=3", "--config.model.dim=4"], "model.dim is given more than once"),
+        (["--config.model.drop=1.5"], "config.model.drop=1.5: expected a probability"),
         (["--config.data.root=/nowhere"], "/nowhere"),
+        (["train.steps=1"], "unexpected argument 'train.steps=1'"),
         ([], "config.data.root is not set"),
     ],
 )
@@ -149,6 +154,31 @@ def test_a_config_that_is_not_there(tmp_path, config, message):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
+
+
+def test_a_run_that_could_not_start_leaves_its_workdir_free(tiny, tmp_path):
+    config = tiny()
+    config.data.num_ids = 40
+    with pytest.raises(UserError, match="the training set has 10 persons"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_a_file(tiny, tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match="cannot write there"):
+        run(tiny(), tmp_path / "run", "evaluate")
+
+
+def test_the_figures_outlive_a_picture_that_fails(tiny, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(report, "plot_cmc", broken)
+    with pytest.raises(MemoryError):
+        run(tiny(), tmp_path / "run", "evaluate")
+    scores = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())
+    assert f"mAP {scores['mAP']:.2%}" in capsys.readouterr().out
 
 
 def test_another_config_in_the_workdir_is_refused(tiny, tmp_path):

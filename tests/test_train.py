@@ -158,6 +158,10 @@ def test_the_best_checkpoint_is_kept(tiny, tmp_path):
     run(config, tmp_path, evaluate=lambda _: {"rank1": 0.0, "mAP": next(scores)})
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [2, 6]
+    best, newest = load_variables(tmp_path, step=2), load_variables(tmp_path)
+    assert (best["params"]["embedding"]["bias"] != newest["params"]["embedding"]["bias"]).any()
+    with pytest.raises(UserError, match="no checkpoint of step 3; there are 2, 6"):
+        load_variables(tmp_path, step=3)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
@@ -200,6 +204,20 @@ def test_weight_decay_is_coupled_and_momentum_is_pytorchs():
         w -= lr * v
     assert float(params["head"][0]) == pytest.approx(w, rel=1e-6)
     assert [float(schedule(step)) for step in (0, 1, 2)] == pytest.approx([0.1, 0.05, 0.05])
+
+
+def test_a_frozen_backbone_does_not_move_whatever_its_gradient():
+    from jaxreid.config import Optim
+
+    optimizer, _ = make_optimizer(Optim(lr=0.1, frozen_epochs=1), steps_per_epoch=2)
+    params = {"backbone": jnp.ones(1), "head": jnp.ones(1)}
+    state, moved = optimizer.init(params), []
+    for _ in range(3):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        moved.append({name: float(update[0]) for name, update in updates.items()})
+    assert [update["backbone"] for update in moved[:2]] == [0, 0]
+    # No momentum was gathered: the first step is a first step.
+    assert moved[2]["backbone"] == moved[0]["head"] < 0
 
 
 def test_warmup_rises_to_the_full_rate():

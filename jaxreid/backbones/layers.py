@@ -34,7 +34,6 @@ def conv(
     stride: int = 1,
     *,
     dtype: Any = jnp.float32,
-    use_bias: bool = False,
     name: str | None = None,
 ) -> nn.Conv:
     """A square convolution, padded so that stride 1 keeps the size."""
@@ -43,7 +42,7 @@ def conv(
         (size, size),
         (stride, stride),
         padding=size // 2,
-        use_bias=use_bias,
+        use_bias=False,
         dtype=dtype,
         kernel_init=kaiming_normal,
         conv_general_dilated=_convolve,

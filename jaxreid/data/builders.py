@@ -30,7 +30,8 @@ try:
     import tensorflow_datasets as tfds
 except ImportError as error:
     raise UserError(
-        f"TFDS cannot be imported ({error}); install it with: pip install 'jaxreid[data]'"
+        f"TFDS cannot be imported ({error}); install the extra 'data' (pip install -e"
+        " '.[data]' in the repository)"
     ) from error
 
 LAYOUT_VERSION = "1.0.0"

@@ -135,7 +135,7 @@ class ReidData(NamedTuple):
         line = (
             f"{self.name}: train {found.train} images of {found.train_ids} ids, "
             f"query {found.query} of {found.query_ids}, "
-            f"gallery {found.gallery} of {len(np.unique(self.gallery.pids))}"
+            f"gallery {found.gallery}"
         )
         if self.name in EXPECTED:
             e = EXPECTED[self.name]
@@ -317,9 +317,10 @@ def _market_layout(name: str, layout: _Layout, root: Path) -> ReidData:
 def _find_home(name: str, layout: _Layout, root: Path) -> Path:
     """The folder that holds the three: the root itself, or one that is known to lie in it."""
     if not root.is_dir():
+        draw = f"; draw it: python -m jaxreid.data.synthetic --root={root}"
         raise UserError(
             f"{name}: {root} is not a folder; expected one that holds {_all_folders()}"
-            f"{nearest(root.name, _entries(root.parent))}"
+            f"{nearest(root.name, _entries(root.parent))}{draw if name == 'synthetic' else ''}"
         )
     homes = [root, *(root / home for home in layout.homes)]
     for home in homes:

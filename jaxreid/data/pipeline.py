@@ -110,13 +110,15 @@ def _culprit(
 
 @cache
 def _tensorflow() -> Any:
+    # Quiet; and oneDNN, which has no part in decoding, announces itself on every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         import tensorflow as tf
     except ImportError as error:
         raise UserError(
-            f"TensorFlow cannot be imported ({error}); install it with: pip install"
-            " 'jaxreid[data]', or read with --config.data.source=memory"
+            f"TensorFlow cannot be imported ({error}); install the extra 'data' (pip install -e"
+            " '.[data]' in the repository), or read with --config.data.source=memory"
         ) from None
     tf.config.set_visible_devices([], "GPU")
     return tf

@@ -35,6 +35,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import DenseNet, layers
+from jaxreid.errors import UserError
 from jaxreid.ops import attention
 from jaxreid.ops.attention import FeatureSequence
 from jaxreid.ops.distance import pairwise_euclidean, safe_root
@@ -66,6 +67,22 @@ class Config:
     backbone_layers: tuple[int, ...] = (6, 12, 24, 16)
     backbone_growth: int = 32
     backbone_stem: int = 64
+
+    def validate(self) -> None:
+        """Raises `UserError` for values that no network can have."""
+        rules = {
+            "dim": (self.dim >= 1, "1 or more"),
+            "margin": (self.margin >= 0, "0 or more"),
+            "lambda1": (self.lambda1 >= 0, "0 or more"),
+            "lambda2": (self.lambda2 >= 0, "0 or more"),
+            "drop": (0 <= self.drop <= 1, "a probability"),
+            "backbone_layers": (min(self.backbone_layers, default=0) >= 1, "1 or more in a block"),
+            "backbone_growth": (self.backbone_growth >= 1, "1 or more"),
+            "backbone_stem": (self.backbone_stem >= 1, "1 or more"),
+        }
+        for name, (holds, expected) in rules.items():
+            if not holds:
+                raise UserError(f"config.model.{name}={getattr(self, name)!r}: expected {expected}")
 
     def make(
         self, num_ids: int, *, dtype: Any = jnp.float32, frozen: bool = False, flip: bool = False

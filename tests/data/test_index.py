@@ -54,7 +54,7 @@ def test_market_rows(tmp_path):
 def test_summary_beside_what_is_expected(tmp_path):
     data = index.load("market1501", market_tree(tmp_path))
     assert data.summary() == (
-        "market1501: train 12 images of 3 ids, query 6 of 3, gallery 14 of 4 "
+        "market1501: train 12 images of 3 ids, query 6 of 3, gallery 14 "
         "(expected 12936/751, 3368/750, 15913), 2 cameras; dropped 1 junk"
     )
     assert index.warnings(data) == [
@@ -77,7 +77,7 @@ def test_duke(tmp_path):
     duke_tree(tmp_path / "DukeMTMC-reID")
     data = index.load("dukemtmc_reid", tmp_path)
     assert data.summary() == (
-        "dukemtmc_reid: train 4 images of 2 ids, query 2 of 1, gallery 4 of 2 "
+        "dukemtmc_reid: train 4 images of 2 ids, query 2 of 1, gallery 4 "
         "(expected 16522/702, 2228/702, 17661), 6 cameras"
     )
     assert data.train_pids.tolist() == [1, 7]
@@ -147,9 +147,7 @@ def test_own_folder_takes_shorter_names(tmp_path):
     assert data.query.pids.tolist() == [7, 7, 9, 9]
     assert data.query.camids.tolist() == [3, 12, 1, 2]
     assert data.query.frames.tolist() == [46182, 0, 0, 17]
-    assert data.summary() == (
-        "folder: train 4 images of 2 ids, query 4 of 2, gallery 4 of 2, 4 cameras"
-    )
+    assert data.summary() == ("folder: train 4 images of 2 ids, query 4 of 2, gallery 4, 4 cameras")
 
 
 def test_synthetic_is_read_like_a_folder(tmp_path):
