@@ -24,7 +24,7 @@ def get_config(variant: str | None = None) -> Config:
             num_ids=8,
             num_instances=4,
         ),
-        optim=Optim(name="adam", lr=1.5e-3, warmup=1, decay_epochs=(17,)),
-        train=Train(epochs=22, checkpoint_every=100, log_every=20),
+        optim=Optim(name="adam", lr=1.5e-3, warmup=1, decay_epochs=(16,)),
+        train=Train(epochs=20, checkpoint_every=100, log_every=20),
     )
     return choose(config, {}, variant)

@@ -179,13 +179,14 @@ def make_optimizer(
     def schedule(step: Any) -> Any:
         return decayed(step) * (jnp.clip(step / warmup, 0.1, 1.0) if warmup else 1.0)
 
-    frozen_steps = in_steps(optim.frozen_epochs)
-    frozen_first = optax.conditionally_mask(rule(), lambda step: step >= frozen_steps)
-    groups = optax.partition(
-        {BACKBONE: frozen_first, "rest": rule()},
-        lambda params: {name: BACKBONE if name == BACKBONE else "rest" for name in params},
-    )
-    return optax.chain(groups, optax.scale_by_learning_rate(schedule)), schedule
+    update = rule()
+    if frozen_steps := in_steps(optim.frozen_epochs):
+        frozen_first = optax.conditionally_mask(rule(), lambda step: step >= frozen_steps)
+        update = optax.partition(
+            {BACKBONE: frozen_first, "rest": rule()},
+            lambda params: {name: name if name == BACKBONE else "rest" for name in params},
+        )
+    return optax.chain(update, optax.scale_by_learning_rate(schedule)), schedule
 
 
 def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
