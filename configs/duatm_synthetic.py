@@ -25,6 +25,6 @@ def get_config(variant: str | None = None) -> Config:
             num_instances=4,
         ),
         optim=Optim(name="adam", lr=1.5e-3, warmup=1, decay_epochs=(16,)),
-        train=Train(epochs=20, checkpoint_every=100, log_every=20),
+        train=Train(epochs=21, checkpoint_every=100, log_every=20),
     )
     return choose(config, {}, variant)

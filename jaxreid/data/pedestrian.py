@@ -143,10 +143,10 @@ class Person:
 
 
 def people(rng: Generator, number: int) -> list[Person]:
-    """Identities, of which every third is the twin of the one before it."""
+    """Identities, of which every fifth is the twin of the one before it."""
     found: list[Person] = []
     for i in range(number):
-        found.append(found[-1].twin(rng) if i % 3 == 2 else Person.sample(rng))
+        found.append(found[-1].twin(rng) if i % 5 == 4 else Person.sample(rng))
     return found
 
 
