@@ -34,3 +34,10 @@ def test_every_override_is_a_key():
     assert len(keys) >= 3
     for section, field in keys:
         assert hasattr(getattr(config, section), field)
+
+
+def test_the_files_that_it_links_to_exist():
+    root = Path(__file__).parent.parent
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) >= 3
+    assert all((root / link).exists() for link in links)
