@@ -74,13 +74,16 @@ class Checkpoints:
         if step is None:
             return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_tree(like))
-        try:
-            tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"{self.folder / str(step)}: not a checkpoint of this network ({reason})"
-            ) from None
+        folder = self.folder / str(step)
+        # Checked here, and not left to Orbax: its threads go on after an error.
+        there, here = _shapes(_structure(folder)), _shapes(target)
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                raise UserError(
+                    f"{folder}: not a checkpoint of this network ({name}: there"
+                    f" {there.get(name, 'nothing')}, expected {here.get(name, 'nothing')})"
+                )
+        tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         tree["opt_state"] = jax.tree.unflatten(
             jax.tree.structure(like.opt_state), tree["opt_state"]
         )
@@ -113,12 +116,25 @@ def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
     if step is not None and step not in steps:
         there = ", ".join(map(str, sorted(steps)))
         raise UserError(f"{folder}: no checkpoint of step {step}; there are {there}")
-    path = folder / str(max(steps) if step is None else step) / "default"
+    path = folder / str(max(steps) if step is None else step)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _structure(path))
     with ocp.PyTreeCheckpointer() as checkpointer:
-        structure = checkpointer.metadata(path).item_metadata.tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure)
-        tree = checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=as_numpy))
+        tree = checkpointer.restore(path / "default", ocp.args.PyTreeRestore(restore_args=as_numpy))
     return {"params": tree["params"], **tree["model_state"]}
+
+
+def _structure(folder: Path) -> Any:
+    """What a checkpoint holds, as a tree of shapes and types."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.metadata(folder / "default").item_metadata.tree
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
 
 
 def _to_tree(state: TrainState) -> dict[str, Any]:

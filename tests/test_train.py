@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, tmp_path):
 def test_eight_devices_equal_one(tiny, tmp_path):
     config = tiny()
     config.train.steps = 5
-    config.optim.lr = 0.01  # the paper's
+    config.optim.lr = 0.001  # more, and rounding differences grow with every step
     one, eight = (run(config, tmp_path / str(n), devices=n) for n in (1, 8))
     assert_close(one.variables, eight.variables, atol=1e-5, rtol=1e-5)
 
@@ -171,7 +171,9 @@ def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
     source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
     with (
         Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(UserError, match=r"checkpoints/5: not a checkpoint of this network"),
+        pytest.raises(
+            UserError, match=r"checkpoints/5: not a checkpoint of this network \(.*: there \("
+        ),
     ):
         checkpoints.restore(init_state(config, source, mesh))
 
