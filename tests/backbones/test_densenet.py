@@ -4,21 +4,15 @@ import numpy as np
 import pytest
 
 from jaxreid.backbones import DenseNet, densenet121
-
-
-def size(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+from jaxreid.backbones.layers import IMAGENET_MEAN, IMAGENET_STD
+from jaxreid.errors import UserError
+from tests.backbones.tracing import count, trace
 
 
 def test_densenet121_has_the_published_number_of_parameters():
-    network, image = densenet121(), jax.ShapeDtypeStruct((1, 256, 128, 3), jnp.float32)
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
-    assert size(variables["params"]) == 6_953_856
-    # With the ImageNet classifier: a thousand rows of 1,024 weights and a bias.
-    assert size(variables["params"]) + 1000 * 1024 + 1000 == 7_978_856
-    assert size(variables["batch_stats"]) == 2 * 41_824
-
-    out, maps = jax.eval_shape(lambda v, x: network.apply(v, x, train=False), variables, image)
+    variables, out, maps = trace(densenet121(), 256, 128)
+    assert count(variables["params"]) == 6_953_856
+    assert count(variables["batch_stats"]) == 2 * 41_824
     assert out.shape == (1, 8, 4, 1024)
     assert {name: m.shape[1:] for name, m in maps.items()} == {
         "stem": (64, 32, 64),
@@ -26,13 +20,21 @@ def test_densenet121_has_the_published_number_of_parameters():
         "block2": (32, 16, 512),
         "block3": (16, 8, 1024),
         "block4": (8, 4, 1024),
+        "norm5": (8, 4, 1024),
     }
+
+
+def test_densenet121_with_its_classifier():
+    variables, out, maps = trace(densenet121(num_classes=1000), 64, 32)
+    assert count(variables["params"]) == 7_978_856
+    assert out.shape == (1, 1000)
+    assert maps["norm5"].shape == (1, 2, 1, 1024)
 
 
 @pytest.fixture(scope="module")
 def small():
     network = DenseNet((1, 2), growth=4, stem=8)
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    images = jax.random.randint(jax.random.key(0), (2, 32, 32, 3), 0, 256).astype(jnp.uint8)
     return network, network.init(jax.random.key(1), images, train=False), images
 
 
@@ -41,7 +43,37 @@ def test_every_layer_sees_all_maps_before_it(small):
     out, maps = network.apply(variables, images, train=False)
     np.testing.assert_array_equal(maps["block1"][..., :8], maps["stem"])
     assert out.shape == maps["block2"].shape == (2, 4, 4, 6 + 2 * 4)
+    np.testing.assert_array_equal(out, maps["norm5"])
     assert (out >= 0).all()
+
+
+def test_images_are_normalised_by_the_preprocessing_of_the_weights(small):
+    network, variables, images = small
+    np.testing.assert_array_equal(variables["preprocessing"]["mean"], np.float32(IMAGENET_MEAN))
+    np.testing.assert_array_equal(variables["preprocessing"]["std"], np.float32(IMAGENET_STD))
+    preprocessing = {
+        "mean": 2 * variables["preprocessing"]["mean"] + 10,
+        "std": 2 * variables["preprocessing"]["std"],
+    }
+    other = {**variables, "preprocessing": preprocessing}
+    want, _ = network.apply(variables, images, train=False)
+    got, _ = network.apply(other, 2 * images.astype(jnp.float32) + 10, train=False)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert (want > 0.1).any()
+
+
+def test_logits_are_linear_in_the_mean_over_positions(small):
+    network, variables, images = small
+    classifier = {"kernel": jnp.arange(42.0).reshape(14, 3), "bias": jnp.array([1.0, 2.0, 3.0])}
+    given = {**variables, "params": {**variables["params"], "classifier": classifier}}
+    logits, maps = network.clone(num_classes=3).apply(given, images, train=False)
+    mean = np.float64(maps["norm5"]).mean(axis=(1, 2))
+    np.testing.assert_allclose(logits, mean @ np.arange(42).reshape(14, 3) + [1, 2, 3], rtol=1e-5)
+
+
+def test_small_images_are_one_clear_line():
+    with pytest.raises(UserError, match=r"^densenet: images of 31 x 64 are too small; expected 32"):
+        trace(densenet121(), 31, 64)
 
 
 def test_statistics_change_in_training_alone(small):
@@ -60,7 +92,7 @@ def test_statistics_change_in_training_alone(small):
 
 def test_half_precision_keeps_parameters_and_statistics_in_full():
     network = DenseNet((1,), growth=4, stem=8, dtype=jnp.bfloat16)
-    images = jnp.ones((1, 16, 16, 3))
+    images = jnp.ones((1, 16, 16, 3), jnp.uint8)
     variables = network.init(jax.random.key(0), images, train=False)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     out, _ = network.apply(variables, images, train=False)

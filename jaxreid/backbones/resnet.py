@@ -1,0 +1,115 @@
+"""ResNet-50 (He et al., Deep Residual Learning for Image Recognition, CVPR 2016) and SE-ResNet-50.
+
+Both are four stages of bottlenecks behind a stem, and differ in three places:
+
+*   ResNet is version 1.5, whose bottlenecks stride in their 3x3 convolution. SE-ResNet (Hu et al.,
+    Squeeze-and-Excitation Networks, CVPR 2018) was published in Caffe and strides in the first 1x1.
+*   Caffe's max pooling in the stem does not pad, and keeps the window that reaches over the border.
+*   A squeeze-and-excitation module weighs the channels of every bottleneck.
+
+The last stage may keep its stride at 1, which doubles the final grid: usual in re-identification.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jaxreid.backbones import layers
+from jaxreid.backbones.layers import batch_norm, conv, max_pool
+
+
+class ResNet(nn.Module):
+    """A residual network of bottlenecks, of any depth, with or without squeeze-and-excitation.
+
+    Attributes:
+        layers: bottlenecks of each stage.
+        width: channels of the stem; stage i ends with 4 * 2^(i-1) times as many.
+        last_stride: of the last stage, 1 or 2.
+        se: SE-ResNet, as published in Caffe.
+        num_classes: of the classifier; 0 leaves it out.
+        dtype: of the computation; parameters and statistics stay in float32.
+    """
+
+    layers: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+    last_stride: int = 2
+    se: bool = False
+    num_classes: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Num[Array, "b h w 3"],
+        *,
+        train: bool,
+        between: Callable[[str, Array], Array] = lambda name, x: x,
+    ) -> tuple[Float[Array, "b ..."], dict[str, Array]]:
+        """Runs the network up to its last stage, or to the classifier's logits.
+
+        Args:
+            images: RGB in grey levels. Heights and widths lose a factor of 16 * last_stride and
+                are rounded up.
+            train: BatchNorm by the statistics of the batch, which are updated.
+            between: is given the name and the map of every stage, and returns what goes on in
+                its place. Modules that it calls belong to whoever made them.
+
+        Returns:
+            The output, and every intermediate by its name: `stem`, `layer1`, ..., `layer4`.
+
+        Raises:
+            UserError: the images are too small.
+        """
+        strides = (1, *[2] * (len(self.layers) - 2), self.last_stride)[: len(self.layers)]
+        layers.require_size(images, 4 * math.prod(strides), "se_resnet" if self.se else "resnet")
+        conv_ = partial(conv, dtype=self.dtype)
+        norm = partial(batch_norm, use_running_average=not train, dtype=self.dtype)
+
+        def bottleneck(x: Array, width: int, stride: int, name: str) -> Array:
+            first, second = (stride, 1) if self.se else (1, stride)
+            y = conv_(width, 1, first, name=f"{name}_conv1")(x)
+            y = nn.relu(norm(name=f"{name}_bn1")(y))
+            y = conv_(width, 3, second, name=f"{name}_conv2")(y)
+            y = nn.relu(norm(name=f"{name}_bn2")(y))
+            y = conv_(4 * width, 1, name=f"{name}_conv3")(y)
+            y = norm(name=f"{name}_bn3")(y)
+            if self.se:
+                # The reduction is 16, as published.
+                z = y.mean(axis=(1, 2), keepdims=True)
+                z = conv_(max(1, width // 4), 1, bias=True, name=f"{name}_se_fc1")(z)
+                z = conv_(4 * width, 1, bias=True, name=f"{name}_se_fc2")(nn.relu(z))
+                y = y * nn.sigmoid(z)
+            if x.shape != y.shape:
+                x = conv_(4 * width, 1, stride, name=f"{name}_downsample_conv")(x)
+                x = norm(name=f"{name}_downsample_bn")(x)
+            return nn.relu(x + y)
+
+        x = conv_(self.width, 7, 2, name="conv1")(layers.normalise(self, images))
+        x = nn.relu(norm(name="bn1")(x))
+        x = max_pool(x, 3, 2, ceil=True) if self.se else max_pool(x, 3, 2, padding=1)
+        x = between("stem", x)
+        maps = {"stem": x}
+        for stage, (depth, stride) in enumerate(zip(self.layers, strides), 1):
+            width = self.width * 2 ** (stage - 1)
+            for block in range(depth):
+                x = bottleneck(x, width, 1 if block else stride, f"layer{stage}_{block}")
+            x = between(f"layer{stage}", x)
+            maps[f"layer{stage}"] = x
+        if self.num_classes:
+            x = layers.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+        return x, maps
+
+
+def resnet50(last_stride: int = 2, num_classes: int = 0, dtype: Any = jnp.float32) -> ResNet:
+    """The published ResNet-50: 23,508,032 parameters without a classifier, 2,048 channels."""
+    return ResNet(last_stride=last_stride, num_classes=num_classes, dtype=dtype)
+
+
+def se_resnet50(last_stride: int = 2, num_classes: int = 0, dtype: Any = jnp.float32) -> ResNet:
+    """The published SE-ResNet-50: 26,039,024 parameters without a classifier, 2,048 channels."""
+    return ResNet(last_stride=last_stride, se=True, num_classes=num_classes, dtype=dtype)

@@ -1,0 +1,36 @@
+"""Networks without compiling their initialisation, which takes long."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def trace(network, height, width):
+    """Variables, output and maps, as shapes alone."""
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
+    out, maps = jax.eval_shape(lambda v, x: network.apply(v, x, train=False), variables, image)
+    return variables, out, maps
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def drawn(network, height, width):
+    """Variables at the scale that ReLUs keep; statistics and preprocessing are all positive."""
+    rng, (shapes, _, _) = np.random.default_rng(0), trace(network, height, width)
+
+    def draw(leaf):
+        fan_in = np.prod(leaf.shape[:-1])
+        return rng.normal(0, (2 / fan_in) ** 0.5, leaf.shape).astype(leaf.dtype)
+
+    positive = jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape).astype(x.dtype), shapes)
+    return {**positive, "params": jax.tree.map(draw, shapes["params"])}
+
+
+@partial(jax.jit, static_argnames=("network", "train"))
+def run(network, variables, images, train=False, rngs=None):
+    return network.apply(variables, images, train=train, rngs=rngs)
