@@ -1,0 +1,238 @@
+"""What the layers of published weights are called here: one table for each architecture.
+
+A rule is a regular expression for the whole name of a layer, and ours for it. The first rule that
+fits counts. Leaves need no rules: their names and numbers of axes say what they are.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from jaxreid.errors import UserError, nearest
+
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+Colour = tuple[float, float, float]
+
+# RGB mean and deviation of ImageNet in 0..1, as torchvision, timm and Hugging Face use them.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Architecture(NamedTuple):
+    """How to read one network's weights.
+
+    Attributes:
+        torch: rules for files in PyTorch's manner; none if there are no such weights.
+        caffe: the same for Caffe.
+        torch_preprocessing: RGB mean and deviation, in 0..1.
+        caffe_mean: RGB mean in grey levels; the deviation is 1.
+        first: the layer that sees the image, whose channels Caffe orders B, G, R.
+        unrolled: linear layers that see an unrolled map: its channels, height and width.
+        heads: layers that another network may lack or have in another size.
+        whole: a whole network, whose weights do not go below `backbone`.
+    """
+
+    torch: Rules = ()
+    caffe: Rules = ()
+    torch_preprocessing: tuple[Colour, Colour] = IMAGENET
+    caffe_mean: Colour = (123.0, 117.0, 104.0)
+    first: str = "conv1"
+    unrolled: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
+    heads: str = "classifier"
+    whole: bool = False
+
+
+# The layers that are linear here. Some files hold them as convolutions.
+LINEAR = r"(.*/)?(classifier|fc[67]|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+)"
+
+DENSENET: Rules = [
+    (r"features\.(conv0|norm0|norm5)", r"\1"),
+    # Until 2018 torchvision wrote `norm.1` for `norm1`.
+    (r"features\.denseblock(\d+)\.denselayer(\d+)\.(norm|conv)\.?([12])", r"block\1_layer\2_\3\4"),
+    (r"features\.transition(\d)\.(norm|conv)", r"transition\1_\2"),
+    (r"classifier", "classifier"),
+]
+
+
+def _hugging_face(match: re.Match[str]) -> str:
+    """A layer of `transformers`' ResNet, which counts stages and convolutions from 0."""
+    stage, block, place, kind = match.groups()
+    kind = {"convolution": "conv", "normalization": "bn"}[kind]
+    layer = f"downsample_{kind}" if place == "shortcut" else f"{kind}{int(place[-1]) + 1}"
+    return f"layer{int(stage) + 1}_{block}_{layer}"
+
+
+BOTTLENECKS: Rules = [
+    (r"(layer\d)\.(\d+)\.((?:conv|bn)\d)", r"\1_\2_\3"),
+    (r"(layer\d)\.(\d+)\.downsample\.0", r"\1_\2_downsample_conv"),
+    (r"(layer\d)\.(\d+)\.downsample\.1", r"\1_\2_downsample_bn"),
+    (r"fc|last_linear", "classifier"),
+]
+RESNET: Rules = [
+    (r"conv1|bn1", r"\g<0>"),
+    *BOTTLENECKS,
+    (r"(?:resnet\.)?embedder\.embedder\.convolution", "conv1"),
+    (r"(?:resnet\.)?embedder\.embedder\.normalization", "bn1"),
+    (
+        r"(?:resnet\.)?encoder\.stages\.(\d)\.layers\.(\d+)\.(shortcut|layer\.\d)\."
+        r"(convolution|normalization)",
+        _hugging_face,
+    ),
+    (r"classifier\.1", "classifier"),
+]
+# The port of the Caffe model. Files with `se` for `se_module` are of another network: it strides
+# in the 3x3 convolution.
+SE_RESNET: Rules = [
+    (r"layer0\.(conv1|bn1)", r"\1"),
+    (r"(layer\d)\.(\d+)\.se_module\.(fc[12])", r"\1_\2_se_\3"),
+    *BOTTLENECKS,
+]
+
+# The released networks of COSAM. ResNet's layers have lost their names there, and its modules are
+# counted from layer 1 on; those of SE-ResNet from the stem on.
+_COSAM_LAYERS = {
+    r"dim_reduction\.0": "reduce",
+    r"dim_reduction\.1": "reduce_bn",
+    r"spatial_mask_summary\.0": "summary_hidden",
+    r"spatial_mask_summary\.1": "summary_bn",
+    r"spatial_mask_summary\.3": "summary",
+    r"channelwise_attention\.0": "channel_hidden",
+    r"channelwise_attention\.2": "channel",
+}
+_COSAM_HEADS: Rules = [
+    (r"aggregation\.attention_conv", "head/spatial"),
+    (r"aggregation\.attention_tconv", "head/temporal"),
+    (r"aggregation\.lstm", "head/lstm"),
+    (r"classifier", "classifier"),
+]
+
+
+def _cosam_modules(first: int) -> Rules:
+    """Of the modules behind block `first` (1 is the stem), the next one, and so on."""
+    return [
+        (
+            rf"attention_modules\.attention_modules\.{block - first}\.{theirs}",
+            f"cosam{block}/{ours}",
+        )
+        for block in range(first, 6)
+        for theirs, ours in _COSAM_LAYERS.items()
+    ]
+
+
+COSAM_SE_RESNET: Rules = [
+    *[(rf"base\.(?:{theirs})", rf"backbone/{ours}") for theirs, ours in SE_RESNET],
+    *_cosam_modules(first=1),
+    *_COSAM_HEADS,
+]
+
+
+def _cosam_stage(match: re.Match[str]) -> str:
+    """A layer of ResNet's stage 1 to 4, which is the release's child 4 to 7."""
+    child, block, layer = match.groups()
+    layer = {"downsample.0": "downsample_conv", "downsample.1": "downsample_bn"}.get(layer, layer)
+    return f"backbone/layer{int(child) - 3}_{block}_{layer}"
+
+
+COSAM_RESNET: Rules = [
+    (r"base\.0", "backbone/conv1"),
+    (r"base\.1", "backbone/bn1"),
+    (r"base\.([4-7])\.(\d+)\.((?:conv|bn)\d|downsample\.[01])", _cosam_stage),
+    *_cosam_modules(first=2),
+    *_COSAM_HEADS,
+]
+
+GOOGLENET: Rules = [
+    (r"conv1/7x7_s2", "conv1"),
+    (r"conv2/3x3_reduce", "conv2_reduce"),
+    (r"conv2/3x3", "conv2"),
+    (r"inception_(\d\w)/(1x1|3x3_reduce|3x3|5x5_reduce|5x5|pool_proj)", r"inception\1_\2"),
+    (r"loss([12])/(conv|fc|classifier)", r"aux\1_\2"),
+    (r"loss3/classifier", "classifier"),
+]
+# torchvision counts its stem 1, 2, 3, and puts each convolution and its BatchNorm into a module.
+_CONVOLUTIONS = {
+    r"conv1": "conv1",
+    r"conv2": "conv2_reduce",
+    r"conv3": "conv2",
+    r"inception(\d\w)\.branch1": r"inception\1_1x1",
+    r"inception(\d\w)\.branch2\.0": r"inception\1_3x3_reduce",
+    r"inception(\d\w)\.branch2\.1": r"inception\1_3x3",
+    r"inception(\d\w)\.branch3\.0": r"inception\1_5x5_reduce",
+    r"inception(\d\w)\.branch3\.1": r"inception\1_5x5",
+    r"inception(\d\w)\.branch4\.1": r"inception\1_pool_proj",
+    r"aux(\d)\.conv": r"aux\1_conv",
+}
+GOOGLENET_BN: Rules = [
+    *[(rf"{theirs}\.conv", ours) for theirs, ours in _CONVOLUTIONS.items()],
+    *[(rf"{theirs}\.bn", rf"{ours}_bn") for theirs, ours in _CONVOLUTIONS.items()],
+    (r"aux(\d)\.fc1", r"aux\1_fc"),
+    (r"aux(\d)\.fc2", r"aux\1_classifier"),
+    (r"fc", "classifier"),
+]
+
+# PyTorch counts ReLUs and poolings, too.
+_VGG_PLACES = {
+    "conv1_1": 0, "conv1_2": 2,
+    "conv2_1": 5, "conv2_2": 7,
+    "conv3_1": 10, "conv3_2": 12, "conv3_3": 14,
+    "conv4_1": 17, "conv4_2": 19, "conv4_3": 21,
+    "conv5_1": 24, "conv5_2": 26, "conv5_3": 28,
+}  # fmt: skip
+VGG_TORCH: Rules = [
+    *[(rf"features\.{place}", ours) for ours, place in _VGG_PLACES.items()],
+    (r"classifier\.0|pre_logits\.fc1", "fc6"),
+    (r"classifier\.3|pre_logits\.fc2", "fc7"),
+    (r"classifier\.6|head\.fc", "classifier"),
+]
+VGG_CAFFE: Rules = [(r"conv\d_\d|fc[67]", r"\g<0>"), (r"fc8", "classifier")]
+CAFFENET: Rules = [(r"conv\d|fc[67]", r"\g<0>"), (r"fc8", "classifier")]
+
+AUXILIARY = {"aux1_fc": (128, 4, 4), "aux2_fc": (128, 4, 4)}
+
+ARCHITECTURES = {
+    "densenet121": Architecture(torch=DENSENET),
+    "resnet50": Architecture(torch=RESNET),
+    "se_resnet50": Architecture(torch=SE_RESNET),
+    "cosam_resnet50": Architecture(torch=COSAM_RESNET, whole=True),
+    "cosam_se_resnet50": Architecture(torch=COSAM_SE_RESNET, whole=True),
+    "googlenet": Architecture(caffe=GOOGLENET, unrolled=AUXILIARY, heads=r"classifier|aux\d_\w+"),
+    "googlenet_bn": Architecture(
+        torch=GOOGLENET_BN,
+        # Its `transform_input` makes (x - 0.5) / 0.5 of what is normalised by ImageNet's mean.
+        torch_preprocessing=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        unrolled=AUXILIARY,
+        heads=r"classifier|aux\d_\w+",
+    ),
+    "vgg16": Architecture(
+        torch=VGG_TORCH,
+        caffe=VGG_CAFFE,
+        caffe_mean=(123.68, 116.779, 103.939),
+        first="conv1_1",
+        unrolled={"fc6": (512, 7, 7)},
+        heads="classifier|fc[67]",
+    ),
+    "caffenet": Architecture(
+        caffe=CAFFENET, unrolled={"fc6": (256, 6, 6)}, heads="classifier|fc[67]"
+    ),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The rules of an architecture.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in ARCHITECTURES:
+        raise UserError(
+            f"arch={name}: expected {', '.join(ARCHITECTURES)}{nearest(name, ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[name]
+
+
+def rename(layer: str, rules: Rules) -> str | None:
+    """Our name of a published layer, or None where no rule fits."""
+    for pattern, ours in rules:
+        if match := re.fullmatch(pattern, layer):
+            return match.expand(ours) if isinstance(ours, str) else ours(match)
+    return None

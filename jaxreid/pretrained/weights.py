@@ -1,0 +1,280 @@
+"""Published arrays -> our names and axes -> a model's variables; and our own file for them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+from jaxreid.errors import UserError
+from jaxreid.pretrained import rules, sources
+from jaxreid.pretrained.rules import Architecture
+from jaxreid.pretrained.sources import Raw
+
+BACKBONE = "backbone"
+# Of a whole network: it depends on the number of persons.
+_CLASSIFIER = r"(.*/)?classifier\w*"
+# PyTorch's names of a recurrent layer's leaves.
+_RECURRENT = {
+    "weight_ih_l0": "kernel",
+    "weight_hh_l0": "recurrent",
+    "bias_ih_l0": "bias",
+    "bias_hh_l0": "recurrent_bias",
+}
+
+
+class Weights(NamedTuple):
+    """Weights in our layout.
+
+    Attributes:
+        source: where they come from, for messages.
+        arch: the architecture, or None for a run's whole network.
+        leaves: by our names, float32: `params/conv1/kernel`, `batch_stats/bn1/mean`,
+            `preprocessing/mean` and `preprocessing/std` (RGB, in grey levels 0..255; the network
+            sees (image - mean) / std).
+        whole: a whole network, and not a backbone.
+        dropped: published names that have no meaning here.
+    """
+
+    source: str
+    arch: str | None
+    leaves: dict[str, np.ndarray]
+    whole: bool = False
+    dropped: tuple[str, ...] = ()
+
+
+class Report(NamedTuple):
+    """What `install` did.
+
+    Attributes:
+        weights: what was put in.
+        taken: names of the leaves that the model has now.
+        left_out: what was left out by rule, and why, one entry for each leaf.
+    """
+
+    weights: Weights
+    taken: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        arch = f" ({self.weights.arch})" if self.weights.arch else ""
+        rest = f"; left out by rule: {_few(self.left_out)}" if self.left_out else ""
+        return f"{self.weights.source}{arch}: {len(self.taken)} arrays{rest}"
+
+
+def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
+    """Weights of an architecture, read and brought into our layout.
+
+    Args:
+        source: see `read`, or what it returned.
+        arch: one of `rules.ARCHITECTURES`. Our own files know theirs.
+
+    Raises:
+        UserError: the source cannot be read, or holds something else.
+    """
+    if arch is not None:
+        rules.architecture(arch)
+    raw = source if isinstance(source, Raw) else sources.read(source)
+    if raw.family == "ours":
+        if arch is not None and not raw.whole and arch != raw.arch:
+            raise UserError(f"{raw.source}: weights of {raw.arch}; expected {arch}")
+        leaves = {name: np.array(leaf, np.float32) for name, leaf in raw.arrays.items()}
+        return Weights(raw.source, raw.arch, leaves, raw.whole)
+    if arch is None:
+        choices = ", ".join(rules.ARCHITECTURES)
+        raise UserError(f"{raw.source}: say with --arch which network this is: {choices}")
+    chosen = rules.architecture(arch)
+    table = chosen.torch if raw.family == "torch" else chosen.caffe
+    if not table:
+        raise UserError(f"{raw.source}: there are no weights of {arch} in such files")
+    leaves, dropped, unknown = {}, [], []
+    for name, array in _without_prefix(raw.arrays).items():
+        layer, _, leaf = name.rpartition(".")
+        ours = rules.rename(layer, table)
+        if ours is None:
+            unknown.append(name)
+        elif leaf == "num_batches_tracked":
+            dropped.append(name)
+        else:
+            try:
+                key, value = _convert_leaf(ours, leaf, array, chosen)
+            except ValueError as error:
+                raise UserError(f"{raw.source}: {name} is not of {arch}: {error}") from error
+            if raw.family == "caffe" and key == f"params/{chosen.first}/kernel":
+                value = value[:, :, ::-1]
+            leaves[key] = np.array(value, np.float32, order="C")
+    if unknown:
+        raise UserError(f"{raw.source}: not weights of {arch}: {_few(unknown)} not known there")
+    below = f"preprocessing/{BACKBONE}/" if chosen.whole else "preprocessing/"
+    mean, std = _preprocessing(raw, chosen)
+    leaves |= {f"{below}mean": mean, f"{below}std": std}
+    return Weights(raw.source, arch, leaves, chosen.whole, tuple(dropped))
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`DataParallel` puts `module.` before every name."""
+    if all(name.startswith("module.") for name in arrays):
+        return {name.removeprefix("module."): array for name, array in arrays.items()}
+    return arrays
+
+
+def _convert_leaf(
+    layer: str, leaf: str, array: np.ndarray, arch: Architecture
+) -> tuple[str, np.ndarray]:
+    """Our full name of a leaf, and the leaf with its axes in our order."""
+    if leaf in ("running_mean", "running_var"):
+        return f"batch_stats/{layer}/{leaf.removeprefix('running_')}", array
+    if leaf == "bias":
+        return f"params/{layer}/bias", array
+    if leaf in _RECURRENT:
+        return f"params/{layer}/{_RECURRENT[leaf]}", array.T
+    if leaf != "weight":
+        raise ValueError(f"no layer has a {leaf}")
+    if array.ndim == 1:
+        return f"params/{layer}/scale", array
+    if array.ndim == 2 and layer in arch.unrolled:
+        # Published maps are unrolled channel by channel, ours position by position.
+        array = array.reshape(-1, *arch.unrolled[layer])
+    linear = re.fullmatch(rules.LINEAR, layer)
+    if array.ndim == 2:
+        array = array[:, :, None, None]
+    if array.ndim == 3 and linear:  # over frames
+        array = array[:, :, :, None]
+    if array.ndim != 4:
+        raise ValueError(f"{array.ndim} axes; expected 1, 2 or 4")
+    kernel = array.transpose(2, 3, 1, 0)
+    if linear:
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+    return f"params/{layer}/kernel", kernel
+
+
+def _preprocessing(raw: Raw, arch: Architecture) -> tuple[np.ndarray, np.ndarray]:
+    if raw.family == "caffe":
+        return np.array(arch.caffe_mean, np.float32), np.ones(3, np.float32)
+    mean, std = raw.preprocessing or arch.torch_preprocessing
+    return 255 * np.array(mean, np.float32), 255 * np.array(std, np.float32)
+
+
+def save(weights: Weights, path: str | Path) -> None:
+    """Writes our own file: the leaves as safetensors, architecture and format as its metadata.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    whole = "yes" if weights.whole else "no"
+    metadata = {"format": sources.FORMAT, "arch": weights.arch or "", "whole": whole}
+    try:
+        safetensors.numpy.save_file(weights.leaves, path, metadata)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: cannot be written: {sources.one_line(error)}") from error
+
+
+def load(path: str | Path) -> Weights:
+    """Weights that `save` wrote.
+
+    Raises:
+        UserError: the file is damaged or another one.
+    """
+    raw = sources.read(path)
+    if raw.family != "ours":
+        raise UserError(f"{path}: not weights in our layout; convert them first")
+    return convert(raw)
+
+
+def install(
+    variables: dict[str, Any], source: str | Path | Weights, arch: str | None = None
+) -> tuple[dict[str, Any], Report]:
+    """Puts weights into the variables of a model.
+
+    A backbone's go below the key `backbone` of every collection; all of that must be there then,
+    but for heads: a classifier (of VGG-16 and CaffeNet also fc6 and fc7, of GoogLeNet also the
+    auxiliary classifiers) that the model lacks or has in another size is left out.
+
+    Args:
+        variables: nested dicts as the model's `init` made them, of arrays or of their shapes.
+        source: weights, or where to read them; see `read`.
+        arch: see `convert`.
+
+    Returns:
+        The variables with NumPy arrays for the leaves that were given, and what was done. The
+        argument stays as it was.
+
+    Raises:
+        UserError: the weights cannot be read or do not fit; names the leaves.
+    """
+    weights = source if isinstance(source, Weights) else convert(source, arch)
+    model = sources.flatten(variables)
+    if weights.whole:
+        given = weights.leaves
+        there = model
+        heads = _CLASSIFIER
+    else:
+        given = {_below_backbone(name): leaf for name, leaf in weights.leaves.items()}
+        there = {name: leaf for name, leaf in model.items() if name.split("/")[1] == BACKBONE}
+        heads = rf"{BACKBONE}/({rules.architecture(str(weights.arch)).heads})"
+
+    fits = {n for n in given.keys() & there.keys() if np.shape(given[n]) == np.shape(there[n])}
+    skipped = {
+        _layer(name)
+        for name in given.keys() - fits
+        if re.fullmatch(heads, _layer(name)) is not None
+    }
+    taken, left_out, wrong, unexpected = {}, [], [], []
+    for name, leaf in sorted(given.items()):
+        if name in there and name not in fits:
+            why = f"{np.shape(leaf)}, the model's is {np.shape(there[name])}"
+        else:
+            why = "" if name in fits else "the model has none"
+        if _layer(name) in skipped:
+            left_out.append(f"{name} ({why or 'with its layer'})")
+        elif name in fits:
+            taken[name] = leaf.astype(there[name].dtype)
+        elif name in there:
+            wrong.append(f"{name} {why}")
+        else:
+            unexpected.append(name)
+    missing = sorted(there.keys() - given.keys())
+    problems = [
+        f"{kind} {_few(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", wrong),
+        )
+        if names
+    ]
+    if problems:
+        of = f" of {weights.arch}" if weights.arch else ""
+        raise UserError(
+            f"{weights.source}: weights{of} do not fit the model: {'; '.join(problems)}"
+        )
+    return _unflatten({**model, **taken}), Report(weights, tuple(taken), tuple(left_out))
+
+
+def _below_backbone(name: str) -> str:
+    collection, _, rest = name.partition("/")
+    return f"{collection}/{BACKBONE}/{rest}"
+
+
+def _layer(name: str) -> str:
+    """`params/a/b/kernel` -> `a/b`."""
+    return name.partition("/")[2].rpartition("/")[0]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} ({', '.join(ascii(name)[1:-1][:80] for name in names[:3])}{more})"
+
+
+def _unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *folders, last = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return tree
