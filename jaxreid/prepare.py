@@ -6,6 +6,7 @@
 The first command only reads file names: it prints what was found beside what the data set should
 hold, and what to know before trusting a score. `--check` decodes every image; `--out` writes one
 sharded copy for clusters, to be read with `data.source=tfds` and `data.root` set to that folder.
+Of a data set that comes with several splits of its people, `--split` says which one.
 """
 
 import argparse
@@ -34,19 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--name", required=True, help=", ".join(index.PARSERS))
     parser.add_argument("--root", required=True, help="its folder; for csv, the file")
+    parser.add_argument("--split", type=int, help="which one, of a data set with several; from 0")
     parser.add_argument("--out", help="where to write TFDS records; without it, nothing is written")
     parser.add_argument("--check", action="store_true", help="decode every image")
     args = parser.parse_args(argv)
     try:
-        return run(args.name, args.root, args.out, check=args.check)
+        return run(args.name, args.root, args.out, split=args.split, check=args.check)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run(name: str, root: str, out: str | None, *, check: bool) -> int:
+def run(
+    name: str, root: str, out: str | None, *, split: int | None = None, check: bool = False
+) -> int:
     """Indexes, checks and writes; prints what it finds. The arguments are the flags of `main`."""
-    data = index.load(name, root)
+    data = index.load(name, root, split)
     print(data.summary())
     for line in index.warnings(data):
         print(f"warning: {line}")

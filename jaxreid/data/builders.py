@@ -15,7 +15,6 @@ import io
 import os
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,8 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from jaxreid.data.index import PARSERS, SPLITS, Index, ReidData
+from jaxreid.data import tables
+from jaxreid.data.index import NUM_SPLITS, PARSERS, SPLITS, Index, ReidData, check_split
 from jaxreid.errors import UserError, nearest
 
 try:
@@ -34,12 +34,17 @@ except ImportError as error:
         " '.[data]' in the repository)"
     ) from error
 
-LAYOUT_VERSION = "1.0.0"
+LAYOUT_VERSION = "1.1.0"
 INDEX_FILE = "index.npz"
 
 
+def _config_name(name: str, split: int | None) -> str:
+    """One for each split of a data set that comes with several, as each has other tables."""
+    return f"{name}_split{split or 0}" if name in NUM_SPLITS else name
+
+
 class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Records of images with their labels, in the order of the index.
+    """Records of images, or of a video's frames, with their labels, in the order of the index.
 
     Features: `image` (bytes as they were on disk), `pid` (0..N-1 in `train`), `camid`,
     `tracklet`, `frame`, `path`. Splits: `train`, `query`, `gallery`.
@@ -49,13 +54,16 @@ class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     url_infos = None  # no downloads; TFDS's own look-up imports a package it does not require
     VERSION = tfds.core.Version(LAYOUT_VERSION)
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS declares it like this)
-        tfds.core.BuilderConfig(name=parser, version=LAYOUT_VERSION) for parser in PARSERS
+        tfds.core.BuilderConfig(name=_config_name(parser, split), version=LAYOUT_VERSION)
+        for parser in PARSERS
+        for split in range(NUM_SPLITS.get(parser, 1))
     ]
 
     def __init__(self, data: ReidData, out: Path) -> None:
         """Prepares to write `data` below `out`."""
         self.reid_data = data
-        super().__init__(data_dir=out, config=data.name, file_format="array_record")
+        config = _config_name(data.name, data.split)
+        super().__init__(data_dir=out, config=config, file_format="array_record")
 
     def _info(self) -> Any:
         # `dataset_info_from_configs` would look for a README in a package of the builder's own.
@@ -76,7 +84,7 @@ class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         # TFDS's folder has a temporary name until everything in it is written.
-        _save_index(Path(self.data_dir) / INDEX_FILE, self.reid_data)
+        tables.save(Path(self.data_dir) / INDEX_FILE, self.reid_data)
         return {
             split: self._generate_examples(index) for split, index in self.reid_data.splits.items()
         }
@@ -114,9 +122,9 @@ def prepare(data: ReidData, out: str | os.PathLike) -> Path:
     Raises:
         UserError: other data of this name is there, or a file cannot be read or written.
     """
-    folder = _folder(out, data.name)
+    folder = _folder(out, data.name, data.split)
     if folder.exists():
-        there = _load_index(folder, data.name, out)
+        there = _load_index(out, data.name, data.split)
         if there.fingerprint() != data.fingerprint():
             raise UserError(
                 f"{folder} holds other data of this name ({there.summary()}); delete it, or "
@@ -139,38 +147,40 @@ def prepare(data: ReidData, out: str | os.PathLike) -> Path:
 
 
 def open_prepared(
-    out: str | os.PathLike, name: str
+    out: str | os.PathLike, name: str, split: int | None = None
 ) -> tuple[ReidData, dict[str, Callable[[SupportsIndex], bytes]]]:
     """Opens what `prepare` wrote.
 
     Args:
         out: the folder that was given to `prepare`.
         name: the data set's name.
+        split: from 0, of a data set that comes with several; by default the first.
 
     Returns:
         The index, and for each split a function from a row to that image's original bytes. The
         functions may be called from several threads.
 
     Raises:
-        UserError: there is no such data set, or it is damaged; names the command to run.
+        UserError: there is no such data set or split, or it is damaged; names the command to run.
     """
-    folder = _folder(out, name)
-    data = _load_index(folder, name, out)
+    check_split(name, split)
+    folder = _folder(out, name, split)
+    data = _load_index(out, name, split)
+    damaged = partial(_damaged, folder, command=_command(out, name, split))
     try:
         builder = tfds.builder_from_directory(folder)
         sources = builder.as_data_source(
-            split={split: split for split in SPLITS},
+            split={table: table for table in SPLITS},
             decoders={"image": tfds.decode.SkipDecoding()},
         )
-        files = [file for split in SPLITS for file in builder.info.splits[split].filepaths]
+        files = [file for table in SPLITS for file in builder.info.splits[table].filepaths]
     except (OSError, ValueError) as error:
-        raise _damaged(folder, str(error), name, out) from error
+        raise damaged(str(error)) from error
     for file in files:
         if not file.exists():
-            raise _damaged(folder, f"{file.name} is missing", name, out)
+            raise damaged(f"{file.name} is missing")
     return data, {
-        split: _reader(sources[split], index, partial(_damaged, folder, name=name, out=out))
-        for split, index in data.splits.items()
+        table: _reader(sources[table], index, damaged) for table, index in data.splits.items()
     }
 
 
@@ -187,44 +197,27 @@ def _reader(
     return read
 
 
-def _folder(out: str | os.PathLike, name: str) -> Path:
-    return Path(out).expanduser() / ReidImages.name / name / LAYOUT_VERSION
+def _folder(out: str | os.PathLike, name: str, split: int | None) -> Path:
+    return Path(out).expanduser() / ReidImages.name / _config_name(name, split) / LAYOUT_VERSION
 
 
-def _command(name: str, out: str | os.PathLike) -> str:
-    return f"run: python -m jaxreid.prepare --name={name} --root=FOLDER --out={out}"
+def _command(out: str | os.PathLike, name: str, split: int | None) -> str:
+    which = f" --split={split}" if split is not None else ""
+    return f"run: python -m jaxreid.prepare --name={name} --root=FOLDER{which} --out={out}"
 
 
-def _damaged(folder: Path, what: str, name: str, out: str | os.PathLike) -> UserError:
-    return UserError(f"{folder} is damaged ({what}); delete it and {_command(name, out)}")
+def _damaged(folder: Path, what: str, command: str) -> UserError:
+    return UserError(f"{folder} is damaged ({what}); delete it and {command}")
 
 
-def _save_index(file: Path, data: ReidData) -> None:
-    columns: dict[str, Any] = {
-        f"{split}/{field}": column
-        for split, index in data.splits.items()
-        for field, column in index._asdict().items()
-    }
-    np.savez_compressed(file, train_pids=data.train_pids, junk=data.junk, **columns)
-
-
-def _load_index(folder: Path, name: str, out: str | os.PathLike) -> ReidData:
+def _load_index(out: str | os.PathLike, name: str, split: int | None) -> ReidData:
+    folder, command = _folder(out, name, split), _command(out, name, split)
     if not folder.is_dir():
         others = [path.name for path in folder.parent.parent.glob("*") if path.is_dir()]
-        raise UserError(
-            f"no prepared {name} in {out}, for want of {folder}; {_command(name, out)}"
-            f"{nearest(name, others)}"
-        )
+        wanted = _config_name(name, split)
+        near = nearest(wanted, [other for other in others if other != wanted])
+        raise UserError(f"no prepared {wanted} in {out}, for want of {folder}; {command}{near}")
     try:
-        with np.load(folder / INDEX_FILE, allow_pickle=False) as columns:
-            tables = {
-                split: Index(
-                    str(columns[f"{split}/root"]),
-                    *(columns[f"{split}/{field}"] for field in Index._fields[1:]),
-                )
-                for split in SPLITS
-            }
-            train_pids, junk = columns["train_pids"], int(columns["junk"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _damaged(folder, f"{INDEX_FILE}: {error}", name, out) from error
-    return ReidData(name=name, **tables, train_pids=train_pids, junk=junk)
+        return tables.restore(folder / INDEX_FILE)
+    except ValueError as error:
+        raise _damaged(folder, f"{INDEX_FILE}: {error}", command) from error

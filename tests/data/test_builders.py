@@ -13,7 +13,7 @@ pytest.importorskip("tensorflow_datasets")
 from jaxreid import prepare as command
 from jaxreid.data import builders, index
 from jaxreid.errors import UserError
-from tests.data.trees import csv_tree, market_tree
+from tests.data.trees import csv_tree, ilids_tree, market_tree, mars_tree, prid_tree
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_round_trip(prepared):
 def test_folder_holds_records_and_labels_only(prepared):
     data, out = prepared
     folder = builders.prepare(data, out)
-    assert folder == out / "reid_images/folder/1.0.0"
+    assert folder == out / "reid_images/folder/1.1.0"
     assert sorted(os.listdir(out)) == ["reid_images"]
     assert sorted(os.listdir(folder)) == [
         "dataset_info.json",
@@ -89,6 +89,47 @@ def test_csv_round_trip_keeps_png_and_tracklets(tmp_path):
     assert read["train"](2).startswith(b"\x89PNG")
 
 
+def test_video_round_trip(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = index.load("mars", mars_tree(tmp_path / "tree"))
+    folder = builders.prepare(data, tmp_path / "out")
+    assert folder == tmp_path / "out/reid_images/mars/1.1.0"
+    there, read = builders.open_prepared(tmp_path / "out", "mars")
+    assert there.shared_tracklets
+    assert there.summary() == data.summary()
+    assert there.fingerprint() == data.fingerprint()
+    assert there.gallery.tracks().length.tolist() == [3, 2, 1, 2, 2, 3]
+    assert index.remove_queries(there).ids.tolist() == [2, 4, 7]
+    assert_same_rows(data, read)
+
+
+def test_each_split_has_a_folder_of_its_own(tmp_path):
+    root, out = ilids_tree(tmp_path / "tree"), tmp_path / "out"
+    for split in (0, 3):
+        builders.prepare(index.load("ilids_vid", root, split), out)
+    folders = sorted(path.name for path in (out / "reid_images").glob("[!.]*"))
+    assert folders == ["ilids_vid_split0", "ilids_vid_split3"]
+    assert builders.open_prepared(out, "ilids_vid")[0].split == 0
+    there, read = builders.open_prepared(out, "ilids_vid", 3)
+    assert there.split == 3
+    assert there.query.tracks().pids.tolist() == [9, 10, 319]
+    assert_same_rows(index.load("ilids_vid", root, 3), read)
+    with pytest.raises(UserError, match=r"^no prepared ilids_vid_split4 in .* --split=4 --out="):
+        builders.open_prepared(out, "ilids_vid", 4)
+    with pytest.raises(UserError, match=r"^config.data.split=11: ilids_vid has the splits 0 to 9"):
+        builders.open_prepared(out, "ilids_vid", 11)
+    with pytest.raises(UserError, match=r"^config.data.split=1: csv does not come in splits"):
+        builders.open_prepared(out, "csv", 1)
+
+
+def test_notes_are_kept(tmp_path):
+    data = index.load("prid2011", prid_tree(tmp_path / "tree", published=False), 9)
+    builders.prepare(data, tmp_path / "out")
+    there = builders.open_prepared(tmp_path / "out", "prid2011", 9)[0]
+    assert index.warnings(there) == index.warnings(data)
+    assert "split 9 of the 3 people" in index.warnings(there)[0]
+
+
 def test_reading_from_threads(prepared):
     data, out = prepared
     read = builders.open_prepared(out, "folder")[1]["train"]
@@ -100,7 +141,7 @@ def test_reading_from_threads(prepared):
 
 def test_preparing_twice_writes_once(prepared):
     data, out = prepared
-    folder = out / "reid_images/folder/1.0.0"
+    folder = out / "reid_images/folder/1.1.0"
     before = {file: os.stat(folder / file).st_mtime_ns for file in os.listdir(folder)}
     assert builders.prepare(data, out) == folder
     assert {file: os.stat(folder / file).st_mtime_ns for file in os.listdir(folder)} == before
@@ -110,7 +151,7 @@ def test_preparing_other_data_of_the_same_name(prepared):
     data, out = prepared
     Path(data.query.path(0)).unlink()
     changed = index.load("folder", data.query.root)
-    with pytest.raises(UserError, match=r"folder/1.0.0 holds other data .*query 10 of 5.*--out$"):
+    with pytest.raises(UserError, match=r"folder/1.1.0 holds other data .*query 10 of 5.*--out$"):
         builders.prepare(changed, out)
 
 
@@ -141,7 +182,7 @@ def test_nothing_prepared_names_the_command(tmp_path, prepared):
 )
 def test_damaged_by_a_missing_file(prepared, file, message):
     out = prepared[1]
-    (out / "reid_images/folder/1.0.0" / file).unlink()
+    (out / "reid_images/folder/1.1.0" / file).unlink()
     with pytest.raises(UserError, match=rf"is damaged \({message}.*; delete it and run: python"):
         builders.open_prepared(out, "folder")
 
@@ -149,14 +190,14 @@ def test_damaged_by_a_missing_file(prepared, file, message):
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
 def test_damaged_index(prepared, content):
     out = prepared[1]
-    (out / "reid_images/folder/1.0.0/index.npz").write_bytes(content)
+    (out / "reid_images/folder/1.1.0/index.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"is damaged \(index.npz: "):
         builders.open_prepared(out, "folder")
 
 
 def test_damaged_records_are_not_read_as_nothing(prepared):
     out = prepared[1]
-    file = out / "reid_images/folder/1.0.0/reid_images-train.array_record-00000-of-00001"
+    file = out / "reid_images/folder/1.1.0/reid_images-train.array_record-00000-of-00001"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     read = builders.open_prepared(out, "folder")[1]["train"]
     with pytest.raises(UserError, match=r"the record of bounding_box_train/.* is not where index"):
@@ -182,12 +223,22 @@ def test_command_prints_what_it_found(tmp_path, capsys):
     assert "\nwarning: market1501: 6 queries, expected 3368\n" in capsys.readouterr().out
 
 
+def test_command_takes_a_split(tmp_path, capsys):
+    root, out = ilids_tree(tmp_path / "tree"), tmp_path / "out"
+    assert command.main(["--name=ilids_vid", f"--root={root}", "--split=3", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("ilids_vid split 3: train 6 tracklets (")
+    assert printed[-1] == f"written: {out}/reid_images/ilids_vid_split3/1.1.0"
+    assert command.main(["--name=ilids_vid", f"--root={root}", "--split=10"]) == 2
+    assert "ilids_vid has the splits 0 to 9" in capsys.readouterr().err
+
+
 def test_command_writes(tmp_path, capsys):
     root, out = market_tree(tmp_path / "tree"), tmp_path / "out"
     assert command.main(["--name=folder", f"--root={root}", f"--out={out}", "--check"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "every image decodes",
-        f"written: {out}/reid_images/folder/1.0.0",
+        f"written: {out}/reid_images/folder/1.1.0",
     ]
     assert builders.open_prepared(out, "folder")[0].query.size == 6
 

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import shutil
@@ -5,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxreid.data import index
+from jaxreid.data import images, index, tables
 from jaxreid.errors import UserError
 from tests.data.trees import csv_tree, duke_tree, market_tree, write_image
 
@@ -135,7 +136,7 @@ def test_suffixes_and_the_systems_own_files(tmp_path):
 
 def test_own_folder_takes_shorter_names(tmp_path):
     for file in ("7_c12.jpg", "0007_c3_f0046182.jpg", "9_c1_hall_22.png", "9_c2s4_17_1.jpg"):
-        for folder in index.FOLDERS.values():
+        for folder in images.FOLDERS.values():
             write_image(tmp_path / folder / file)
     data = index.load("folder", tmp_path)
     assert data.query.paths.tolist() == [
@@ -201,6 +202,79 @@ def test_take_and_path(tmp_path):
     assert query.take(query.camids == 2).pids.tolist() == [3, 6, 9]
 
 
+def test_stills_are_tracklets_of_one_image(tmp_path):
+    data = index.load("market1501", market_tree(tmp_path, num_ids=1))
+    assert not data.is_video
+    tracks = data.gallery.tracks()
+    assert tracks.size == 6
+    assert tracks.first.tolist() == tracks.ids.tolist() == [0, 1, 2, 3, 4, 5]
+    assert tracks.length.tolist() == [1, 1, 1, 1, 1, 1]
+    assert tracks.pids.tolist() == [0, 0, 3, 3, 3, 3]
+    assert tracks.camids.tolist() == [1, 2, 1, 1, 2, 2]
+    assert tracks.take(tracks.pids == 0).first.tolist() == [0, 1]
+    assert data.gallery.take(np.array([], int)).tracks().size == 0
+    assert index.remove_queries(data).size == 6
+
+
+def test_tracks_by_a_slow_loop():
+    rng = np.random.default_rng(0)
+    lengths, ids = rng.integers(1, 5, 40), rng.choice(1000, 40, replace=False)
+    owner = np.repeat(np.arange(40), lengths)
+    pids, camids = rng.integers(0, 9, 40)[owner], rng.integers(1, 4, 40)[owner]
+    frames = np.arange(len(owner))
+    tracks = index.Index("/", frames.astype(str), pids, camids, ids[owner], frames).tracks()
+    rows = [np.flatnonzero(owner == i) for i in range(40)]
+    assert tracks.first.tolist() == [r[0] for r in rows]
+    assert tracks.length.tolist() == [len(r) for r in rows]
+    assert tracks.pids.tolist() == [pids[r[0]] for r in rows]
+    assert tracks.camids.tolist() == [camids[r[0]] for r in rows]
+    assert tracks.ids.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("market1501", 0, "market1501 does not come in splits; those that do are ilids_vid, "),
+        ("mars", 3, "mars does not come in splits; those that do are ilids_vid, prid2011, "),
+        ("ilids_vid", 10, "ilids_vid has the splits 0 to 9$"),
+        ("prid2011", -1, "prid2011 has the splits 0 to 9$"),
+    ],
+)
+def test_split_that_there_is_not(tmp_path, name, split, message):
+    with pytest.raises(UserError, match=f"^config.data.split={split}: {message}"):
+        index.load(name, tmp_path, split)
+
+
+def test_save_and_restore(tmp_path):
+    data = index.load("market1501", market_tree(tmp_path / "tree"))
+    data = data._replace(split=3, notes=("one", "two"), shared_tracklets=True)
+    tables.save(tmp_path / "data.npz", data, stamp="now")
+    there = tables.restore(tmp_path / "data.npz", "now")
+    for split, table in data.splits.items():
+        assert there.splits[split].root == table.root
+        for here, column in zip(table[1:], there.splits[split][1:]):
+            np.testing.assert_array_equal(here, column, strict=True)
+    assert there.train_pids.tolist() == [2, 5, 8]
+    names = ("name", "junk", "split", "notes", "shared_tracklets")
+    assert [getattr(there, n) for n in names] == ["market1501", 1, 3, ("one", "two"), True]
+    with pytest.raises(ValueError, match="its stamp differs"):
+        tables.restore(tmp_path / "data.npz", "later")
+    lame = data._replace(query=data.query._replace(pids=data.query.pids[1:]))
+    tables.save(tmp_path / "lame.npz", lame)
+    with pytest.raises(ValueError, match="its columns differ in length"):
+        tables.restore(tmp_path / "lame.npz")
+
+
+def test_fingerprint_by_a_slow_loop(tmp_path):
+    data = index.load("csv", csv_tree(tmp_path))
+    text = b""
+    for table in data.splits.values():
+        text += "\0".join([str(table.size), *table.paths.tolist()]).encode()
+        text += b"".join(column.astype("<i4").tobytes() for column in table[2:])
+    text += data.train_pids.astype("<i4").tobytes()
+    assert data.fingerprint() == hashlib.sha256(text).hexdigest()[:16]
+
+
 def test_fingerprint_is_of_names_and_labels(tmp_path):
     here = index.load("folder", market_tree(tmp_path / "a"))
     there = index.load("folder", market_tree(tmp_path / "b"))
@@ -213,7 +287,7 @@ def test_fingerprint_is_of_names_and_labels(tmp_path):
 
 
 def test_warns_of_one_camera(tmp_path):
-    for folder in index.FOLDERS.values():
+    for folder in images.FOLDERS.values():
         write_image(tmp_path / folder / "0001_c4.jpg")
     data = index.load("folder", tmp_path)
     assert data.summary().endswith(", 1 camera")
@@ -230,9 +304,9 @@ def test_unmatched_queries_by_a_slow_loop():
     rng = np.random.default_rng(0)
 
     def table(n):
-        none = np.zeros(n, np.int32)
+        rows, ones = np.arange(n), np.ones(n, np.int32)
         pids, camids = rng.integers(0, 12, n, np.int32), rng.integers(1, 4, n, np.int32)
-        return index.Index("/", np.full(n, "x.jpg"), pids, camids, none, none)
+        return index.Tracklets(rows, ones, pids, camids, rows)
 
     query, gallery = table(60), table(25)
     unmatched = 0
@@ -246,6 +320,7 @@ def test_csv(tmp_path):
     data = index.load("csv", csv_tree(tmp_path))
     assert data.train.root == str(tmp_path)
     assert data.train.paths.tolist() == ["clips/a.jpg", "clips/b.jpg", "clips/c.PNG"]
+    assert data.is_video
     assert data.train.pids.tolist() == [1, 1, 0]
     assert data.train.tracklets.tolist() == [4, 4, 5]
     assert data.train.frames.tolist() == [1, 2, 1]
@@ -268,6 +343,27 @@ def test_csv_of_stills_with_other_columns_order_and_absolute_paths(tmp_path):
     assert data.train.tracklets.tolist() == data.train.frames.tolist() == [0, 1]
     assert data.train.path(1) == str(a)
     assert data.query.path(0) == data.gallery.path(0) == str(b)
+
+
+def test_csv_of_clips_is_sorted_by_tracklet_and_frame(tmp_path):
+    lines = ["path,pid,camid,split,tracklet,frame"]
+    lines += [f"z{k}.jpg,1,1,train,2,{k}" for k in (10, 9, 1)]  # by name: z1, z10, z9
+    lines += ["b.jpg,5,2,train,7,0", "y.jpg,1,1,train,2,4", "a.jpg,-1,1,gallery,3,0"]
+    lines += ["c.jpg,-1,1,gallery,3,1", "q.jpg,4,1,query,0,0", "d.jpg,4,2,gallery,0,0"]
+    for line in lines[1:]:
+        write_image(tmp_path / line.split(",")[0])
+    (tmp_path / "index.csv").write_text("\n".join(lines))
+    data = index.load("csv", tmp_path / "index.csv")
+    assert data.train.paths.tolist() == ["z1.jpg", "y.jpg", "z9.jpg", "z10.jpg", "b.jpg"]
+    assert data.train.frames.tolist() == [1, 4, 9, 10, 0]
+    tracks = data.train.tracks()
+    assert tracks.first.tolist() == [0, 4]
+    assert tracks.length.tolist() == [4, 1]
+    assert tracks.ids.tolist() == [2, 7]
+    assert data.summary() == (
+        "csv: train 2 tracklets (5 frames) of 2 ids, query 1 (1 frames) of 1, "
+        "gallery 1 (1 frames), 2 cameras; dropped 1 junk"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Small fake data sets in the layouts of the real ones: real JPEGs, a few pixels wide."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 
 def write_image(path: Path, *, size: tuple[int, int] = (16, 8), seed: int = 0) -> Path:
@@ -83,6 +85,111 @@ def csv_tree(root: Path, *, size=(16, 8)) -> Path:
         write_image(root / line.split(",")[0], size=size, seed=seed)
     (root / "index.csv").write_text("\n".join(lines) + "\n")
     return root / "index.csv"
+
+
+# MARS's tracklets as (pid, camera, tracklet, frames). Names are listed in this order.
+MARS_TRAIN = [
+    ("0003", 1, 1, [3, 1, 2]),  # not in the order of time
+    ("0003", 2, 2, [7, 8]),
+    ("0007", 1, 1, [1]),
+    ("0007", 5, 2, [11, 12, 10, 14]),
+]
+MARS_TEST = [
+    ("00-1", 1, 1, [1, 2]),
+    ("00-1", 3, 2, []),
+    ("0000", 2, 1, [1, 2, 3]),
+    ("0004", 1, 1, [2, 1]),
+    ("0004", 1, 2, [5]),
+    ("0004", 3, 3, [1, 2]),
+    ("0009", 2, 1, [1, 2]),
+    ("0009", 6, 2, [4, 5, 6]),
+]
+MARS_QUERIES = [7, 4, 6]  # rows of the test half, from 1
+
+
+def mars_tree(root: Path) -> Path:
+    """MARS's layout: 4 tracklets of 2 people to train on, 8 to test on, of which 3 are queries.
+
+    Of the test half, 2 are junk (one of them without frames), 1 is a distractor, and 5 are of 2
+    people. Without junk it has 13 frames, the training half 10.
+    """
+    (root / "info").mkdir(parents=True)
+    for half, tracklets in (("train", MARS_TRAIN), ("test", MARS_TEST)):
+        names, info = [], []
+        for pid, camid, tracklet, frames in tracklets:
+            first = len(names) + 1
+            names += [f"{pid}C{camid}T{tracklet:04d}F{frame:03d}.jpg" for frame in frames]
+            info.append([first, len(names), -1 if pid == "00-1" else int(pid), camid])
+        for seed, name in enumerate(names):
+            write_image(root / f"bbox_{half}" / name[:4] / name, seed=seed)
+        (root / f"info/{half}_name.txt").write_text("\n".join(names) + "\n")
+        write_mat(root / f"info/tracks_{half}_info.mat", f"track_{half}_info", info)
+    write_mat(root / "info/query_IDX.mat", "query_IDX", [MARS_QUERIES])
+    return root
+
+
+def write_mat(file: Path, key: str, rows: list[list[float]]) -> None:
+    """A MATLAB file of one matrix, of doubles as MATLAB has them."""
+    savemat(file, {key: np.array(rows, np.float64)})
+
+
+def duke_video_tree(root: Path) -> Path:
+    """DukeMTMC-VideoReID's layout: 3 tracklets of 2 people to train on, 1 query, a gallery of 3.
+
+    Frame numbers have gaps, one tracklet has a single frame, and both forms of a name occur.
+    Person 9 is a distractor: an ordinary pid that no query has.
+    """
+    names = {
+        "train/0001/0001": ["0001C6F0099X30823.jpg", "0001C6F0001X30725.jpg"],
+        "train/0001/0002": ["0001_C2_F0005_X41005.jpg", "0001_C2_F0103_X41103.jpg"],
+        "train/0012/0003": ["0012C1F0001X00001.jpg"],
+        "query/0005/0004": ["0005C1F0001X00100.jpg", "0005C1F0002X00101.jpg"],
+        "gallery/0005/0005": ["0005C2F0001X00200.jpg", "0005C2F0003X00202.jpg"],
+        "gallery/0005/0006": ["0005C7F0010X00300.jpg"],
+        "gallery/0009/0007": ["0009C8F0001X00400.jpg", "0009C8F0002X00401.jpg"],
+    }
+    return _write(root, names, (16, 8))
+
+
+def ilids_tree(root: Path) -> Path:
+    """iLIDS-VID's layout: 6 people with gaps in their numbers, and 10 splits of them.
+
+    Split `k` tests the people at the sorted places `k`, `k + 1` and `k + 2`, from 0 and in a
+    circle. Person `p` has `1 + p % 3` frames in camera 1 and 2 in camera 2.
+    """
+    for pid in (1, 2, 5, 9, 10, 319):
+        for camid, frames in ((1, 1 + pid % 3), (2, 2)):
+            for frame in range(100, 100 + frames):
+                name = f"cam{camid}_person{pid:03d}_{frame:05d}.png"
+                write_image(
+                    root / f"i-LIDS-VID/sequences/cam{camid}/person{pid:03d}" / name, size=(8, 4)
+                )
+    splits = root / "train-test people splits"
+    splits.mkdir()
+    rows = [[1 + (k + place) % 6 for place in (2, 0, 1, 5, 4, 3)] for k in range(10)]
+    write_mat(splits / "train_test_splits_ilidsvid.mat", "ls_set", rows)
+    return root
+
+
+def prid_tree(root: Path, *, published: bool = True) -> Path:
+    """PRID2011's layout: people 1 to 5 in both cameras, 201 too but not the same person.
+
+    Person 3 has 21 frames in camera b, person 5 has 1 in camera a, all others have 22. Split `k`
+    of the published ones tests people 1 and 2 for an even `k`, 2 and 4 for an odd one.
+    """
+    for camera, people in (("a", (1, 2, 3, 4, 5, 6, 201)), ("b", (1, 2, 3, 4, 5, 7, 201))):
+        for pid in people:
+            folder = root / f"prid_2011/multi_shot/cam_{camera}/person_{pid:04d}"
+            frames = {(3, "b"): 21, (5, "a"): 1}.get((pid, camera), 22)
+            write_image(folder / "0001.png", size=(8, 4), seed=pid)
+            for frame in range(2, frames + 1):
+                (folder / f"{frame:04d}.png").write_bytes((folder / "0001.png").read_bytes())
+    if published:
+        tests = [["person_0002", "person_0001"], ["person_0002", "person_0004"]]
+        trains = [["person_0004"], ["person_0001"]]
+        splits = [{"train": trains[k % 2], "test": tests[k % 2]} for k in range(10)]
+        (root / "splits_prid2011.json").write_text(json.dumps(splits))
+    return root
 
 
 def _write(root: Path, names: dict[str, list[str]], size: tuple[int, int]) -> Path:

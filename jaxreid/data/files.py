@@ -1,0 +1,239 @@
+"""Where a data set lies, what is in its folders and files, and an index kept from last time."""
+
+import hashlib
+import io
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxreid.data import tables
+from jaxreid.data.tables import ReidData
+from jaxreid.errors import UserError, nearest
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def find_home(
+    name: str, root: Path, *, homes: tuple[str, ...], marker: str, holds: str, draw: str = ""
+) -> Path:
+    """The folder of a data set: the root itself, or one that is known to lie in it.
+
+    Args:
+        name: of the data set, for errors.
+        root: what the user gave.
+        homes: folders below the root where it often is.
+        marker: a folder that it must hold.
+        holds: what it should hold, in words.
+        draw: the command that draws it, for a data set that can be drawn.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if not root.is_dir():
+        hint = f"; draw it: {draw} --root={root}" if draw else ""
+        raise UserError(
+            f"{name}: {root} is not a folder; expected one that holds {holds}"
+            f"{nearest(root.name, entries(root.parent))}{hint}"
+        )
+    for home in (root, *(root / home for home in homes)):
+        if (home / marker).is_dir():
+            return home
+    also = f", nor in its {', '.join(homes)}" if homes else ""
+    raise UserError(f"{name}: no {marker}/ in {root}{also}; expected {holds}")
+
+
+def entries(folder: Path) -> list[str]:
+    """What lies in a folder, to suggest from; nothing where it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def is_image(path: str) -> bool:
+    """By its suffix; files with a leading dot are the system's own."""
+    file = path.rpartition("/")[2]
+    return file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
+
+
+def subfolders(folder: Path) -> list[os.DirEntry[str]]:
+    """The folders in a folder, sorted by name, but for those with a leading dot.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(folder) as found:
+        folders = [entry for entry in found if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(folders, key=lambda entry: entry.name)
+
+
+def read_matrix(name: str, file: Path, key: str) -> Int[np.ndarray, "_ _"]:
+    """A matrix of whole numbers from a MATLAB file.
+
+    Raises:
+        UserError: the file or the matrix is not there, or not such a one.
+    """
+    from scipy.io import loadmat, whosmat  # takes a third of a second, and few data sets need it
+    from scipy.io.matlab import matfile_version
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise missing(name, file, error, f"a MATLAB file with the matrix {key}") from error
+    try:
+        if matfile_version(io.BytesIO(content))[0] == 1:
+            _check_types(content)
+        kinds = {found: kind for found, _, kind in whosmat(io.BytesIO(content))}
+        numbers = kinds.get(key, "").startswith(("double", "single", "int", "uint"))
+        variables = loadmat(io.BytesIO(content), variable_names=[key]) if numbers else {}
+    except Exception as error:  # of a file that is damaged, SciPy raises nearly every kind
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: {file} cannot be read as a MATLAB file ({reason})") from None
+    if key not in kinds:
+        raise UserError(
+            f"{name}: {file} has no {key}, but {', '.join(map(repr, kinds)) or 'nothing'}"
+            f"{nearest(key, kinds)}"
+        )
+    matrix = variables.get(key)
+    if (
+        not isinstance(matrix, np.ndarray)
+        or matrix.dtype.kind not in "iuf"
+        or matrix.ndim != 2
+        or not matrix.size
+        or not -(2**31) <= matrix.min() <= matrix.max() < 2**31  # nor is it NaN
+        or (matrix % 1 != 0).any()
+    ):
+        raise UserError(f"{name}: {key} in {file} must be a matrix of whole numbers")
+    return matrix.astype(np.int64)
+
+
+# Of MATLAB's format 5: the types of elements.
+_NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
+_MATRIX, _COMPRESSED = 14, 15
+_NUMERIC_CLASSES = range(6, 16)  # of a matrix: not text, cells, structures or objects
+_MOST_BYTES = 2**26
+
+
+def _check_types(content: bytes) -> None:
+    """Raises `ValueError` where a matrix of numbers holds something else: SciPy would crash."""
+    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
+    for kind, element in _elements(content[128:], order):
+        if kind == _COMPRESSED:
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(element, _MOST_BYTES)
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"a matrix of more than {_MOST_BYTES} bytes")
+            kind, element = next(_elements(unpacked, order), (0, b""))
+        parts = list(_elements(element, order)) if kind == _MATRIX else []
+        if parts and parts[0][1][0 if order == "little" else 3] in _NUMERIC_CLASSES:
+            strange = {part for part, _ in parts} - _NUMBERS
+            if strange:
+                raise ValueError(f"numbers of an unknown type {min(strange)}")
+
+
+def _elements(data: bytes, order: Literal["little", "big"]) -> Iterator[tuple[int, bytes]]:
+    """Types and contents of the elements of MATLAB's format 5, as far as they go."""
+    at = 0
+    while at + 8 <= len(data):
+        kind = int.from_bytes(data[at : at + 4], order)
+        size = int.from_bytes(data[at + 4 : at + 8], order)
+        if kind >> 16:  # a small one, with its content in its own tag
+            yield kind & 0xFFFF, data[at + 4 : at + 4 + (kind >> 16)]
+            at += 8
+        else:
+            yield kind, data[at + 8 : at + 8 + size]
+            at += 8 + size + (-size % 8 if kind != _COMPRESSED else 0)
+
+
+def missing(name: str, path: Path, error: OSError, expected: str) -> UserError:
+    """The error for a file or folder that cannot be opened."""
+    return UserError(f"{name}: no {path} ({error.strerror}); expected {expected}")
+
+
+# ---------------------------------------------------------------------- an index that is kept
+
+
+_CACHE_VERSION = 1  # raised whenever a parser would give other tables for the same files
+
+
+def remembered(
+    name: str,
+    home: Path,
+    parse: Callable[[], ReidData],
+    *,
+    lists: Iterable[str],
+    folders: Mapping[str, int],
+) -> ReidData:
+    """An index from the user's cache, or parsed anew where anything has changed since.
+
+    Listing a million files takes a while, and asking a few thousand folders when they last
+    changed does not. A cache that is stale, damaged or cannot be written does no harm.
+
+    Args:
+        name: of the data set.
+        home: its folder.
+        parse: reads the index.
+        lists: files below `home` that the index depends on.
+        folders: folders below `home` that it depends on, with how many levels of folders lie in
+            each of them.
+    """
+    file = _cache_file(name, home)
+    if file is None:
+        return parse()
+    stamp = _stamp(home, lists, folders)
+    if stamp is None:
+        return parse()
+    try:
+        return tables.restore(file, stamp)
+    except ValueError:
+        data = parse()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as draft:
+            tables.save(Path(draft) / file.name, data, stamp)
+            os.replace(Path(draft) / file.name, file)
+    except OSError:
+        pass  # the index is here; only the next run has to read it again
+    return data
+
+
+def _cache_file(name: str, home: Path) -> Path | None:
+    """By the XDG base directory specification; none where there is no home directory."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):
+        cache = os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):
+        return None
+    where = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return Path(cache) / "jaxreid" / "index" / f"{name}-{where}.npz"
+
+
+def _stamp(home: Path, lists: Iterable[str], folders: Mapping[str, int]) -> str | None:
+    """A hash of sizes and times: a folder's changes when a file in it comes or goes.
+
+    None where something cannot be read: the parser will say what.
+    """
+    digest = hashlib.sha256(str(_CACHE_VERSION).encode())
+    try:
+        for file in lists:
+            status = os.stat(home / file)
+            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+        for folder, depth in folders.items():
+            for line in _changes(home / folder, depth):
+                digest.update(os.fsencode(line))
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _changes(folder: Path, depth: int) -> Iterator[str]:
+    yield f"{folder.name} {folder.stat().st_mtime_ns}\n"
+    if depth:
+        for entry in subfolders(folder):
+            yield from _changes(Path(entry.path), depth - 1)
