@@ -1,24 +1,28 @@
 """Cameras, the places they look at, and what they do to a picture.
 
 A place is a backdrop, a pavement and objects that stand about (`scenery`); before it a person
-casts a shadow (`cast_shadow`) and may be hidden (`occluder`); `develop` turns the painted canvas
-into what the camera would have recorded.
+casts a shadow and may be hidden by an `Occluder` (`stage`); `develop` turns the painted canvas into
+what the camera would have recorded.
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator, SeedSequence, default_rng
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from jaxreid.data.pedestrian import CLOTHES, SKIN, Colour, Figure, Person, jittered, pick, shaded
 
 SUPERSAMPLING = 3  # everything is drawn this much larger, then averaged
 
-_STREAMS = ("pids", "people", "cameras", "scene", "names", "visit", "image", "distractor", "junk")
+_STREAMS = (  # a purpose is known by its place: new ones come last
+    *("pids", "people", "cameras", "scene", "names", "visit", "image", "distractor", "junk"),
+    *("lengths", "walk", "exposure", "grain"),
+)
 
 
 def stream(seed: int, purpose: str, *keys: int) -> Generator:
@@ -94,6 +98,11 @@ class Camera:
     noise: float
     quality: int
     light_from: float
+
+    def heading(self, rng: Generator) -> float:
+        """Where somebody walks who comes by: mostly along with the others; see `project`."""
+        view = float(rng.normal(self.view, 25))
+        return float(rng.uniform(0, 360)) if rng.random() < 0.3 else view
 
 
 def cameras(seed: int, number: int, how: Difficulty) -> list[Camera]:
@@ -232,7 +241,111 @@ def _object(
 # ---------------------------------------------------------------------------- in front of a camera
 
 
-def cast_shadow(canvas: Image.Image, feet: tuple[float, float], unit: float) -> None:
+@dataclasses.dataclass(frozen=True)
+class Occluder:
+    """What stands or passes in front: a pole, a box, or another pedestrian.
+
+    Attributes:
+        kind: `pole`, `box` or `person`.
+        x: of its middle; 0 and 1 are the left and the right edge of the image.
+        y: of a box's top, or of a person's feet; 0 and 1 are the image's top and bottom.
+        breadth: of a pole or a box, in widths of the image; of a person, about that.
+        ink: colour of a box.
+        person: who passes.
+        stature: of the person, beside the usual one at this camera.
+        phase: of the person's gait, see `body`.
+        view: where the person walks, see `project`.
+    """
+
+    kind: str
+    x: float
+    y: float = 0.0
+    breadth: float = 0.7
+    ink: Colour = (0, 0, 0)
+    person: Person | None = None
+    stature: float = 1.0
+    phase: float = 0.0
+    view: float = 0.0
+
+    @classmethod
+    def sample(cls, rng: Generator) -> "Occluder":
+        """Any of them, where it hides a part of the person in the box and not all."""
+        kind = pick(rng, ("pole", "box", "person"), (0.3, 0.3, 0.4))
+        if kind == "person":
+            return cls.passer(rng)
+        ink = shaded(pick(rng, list(CLOTHES.values())), 0.8)
+        if kind == "pole":
+            left, breadth = float(rng.uniform(0.15, 0.8)), float(rng.uniform(0.07, 0.18))
+            return cls(kind, left + breadth / 2, breadth=breadth)
+        top, left, breadth = (
+            float(rng.uniform(low, high)) for low, high in ((0.62, 0.82), (-0.5, 0.4), (0.6, 1.2))
+        )
+        return cls(kind, left + breadth / 2, top, breadth, ink)
+
+    @classmethod
+    def passer(cls, rng: Generator) -> "Occluder":
+        """Another pedestrian, at the edge of the image."""
+        return cls(
+            "person",
+            x=0.5 + float(rng.choice([-1, 1]) * rng.uniform(0.38, 0.6)),
+            stature=float(rng.uniform(0.95, 1.1)),
+            person=Person.sample(rng),
+            y=float(rng.uniform(1.0, 1.12)),
+            phase=float(rng.uniform(0, 2 * math.pi)),
+            view=float(rng.uniform(0, 360)),
+        )
+
+    def draw(self, size: tuple[int, int], camera: Camera) -> Image.Image:
+        """A transparent layer of that size with the thing on it."""
+        wide, high = size
+        if self.person is not None:
+            unit, feet = high * camera.scale * self.stature, (wide * self.x, high * self.y)
+            gait = self.phase, self.view, camera.pitch
+            return Figure(self.person, size, feet, unit, *gait, camera.light_from).layer
+        layer = Image.new("RGBA", size)
+        draw = ImageDraw.Draw(layer)
+        left, breadth = wide * (self.x - self.breadth / 2), wide * self.breadth
+        if self.kind == "pole":
+            draw.rectangle((left, 0, left + breadth, high), fill=(104, 106, 110, 255))
+            draw.rectangle((left, 0, left + 0.3 * breadth, high), fill=(140, 142, 146, 255))
+        else:
+            top, ink = high * self.y, (*shaded(self.ink, 1.35), 255)
+            box = (left, top, left + breadth, top + high)
+            draw.rounded_rectangle(box, wide / 12, fill=(*self.ink, 255))
+            draw.line((left, top, left + breadth, top), fill=ink, width=wide // 24)
+        return layer
+
+
+def stage(
+    canvas: Image.Image, figure: Figure, covers: Sequence[Image.Image]
+) -> tuple[Float[np.ndarray, "18 3"], Bool[np.ndarray, "h w"]]:
+    """Paints a person onto a place, and in front of the person what hides it.
+
+    Args:
+        canvas: the place; painted on.
+        figure: the person, of the canvas' size.
+        covers: transparent layers of the canvas' size, the nearest last.
+
+    Returns:
+        The joints as (x, y, confidence), in pixels of the final image; confidence is 1, or 0
+        where the joint is outside the image or something stands in front of it. And which of
+        those pixels show the person or what it carries.
+    """
+    _cast_shadow(canvas, figure.feet, figure.unit)
+    canvas.paste(figure.layer, mask=figure.layer)
+    joints, seen = figure.joints.copy(), figure.layer.getchannel("A")
+    joints[:, 2] = 1
+    for cover in covers:
+        canvas.paste(cover, mask=cover)
+        joints[_covered(joints, cover), 2] = 0
+        seen = ImageChops.subtract(seen, cover.getchannel("A"))
+    joints[:, :2] /= SUPERSAMPLING
+    size = np.divide(canvas.size, SUPERSAMPLING)
+    joints[:, 2] *= ((joints[:, :2] >= 0) & (joints[:, :2] < size)).all(axis=1)
+    return joints, np.asarray(seen.reduce(SUPERSAMPLING)) >= 128
+
+
+def _cast_shadow(canvas: Image.Image, feet: tuple[float, float], unit: float) -> None:
     """A soft dark spot on the ground under the feet."""
     mask = Image.new("L", canvas.size)
     x, y = feet
@@ -241,34 +354,7 @@ def cast_shadow(canvas: Image.Image, feet: tuple[float, float], unit: float) -> 
     canvas.paste((25, 25, 30), mask=mask)
 
 
-def occluder(rng: Generator, size: tuple[int, int], camera: Camera) -> Image.Image:
-    """A transparent layer with what stands in front: a pole, a box, or another pedestrian."""
-    wide, high = size
-    kind = pick(rng, ("pole", "box", "person"), (0.3, 0.3, 0.4))
-    if kind == "person":
-        x = wide * (0.5 + float(rng.choice([-1, 1]) * rng.uniform(0.38, 0.6)))
-        unit = high * camera.scale * float(rng.uniform(0.95, 1.1))
-        passer, y = Person.sample(rng), high * float(rng.uniform(1.0, 1.12))
-        phase, view = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(0, 360))
-        light = camera.light_from
-        return Figure(passer, size, (x, y), unit, phase, view, camera.pitch, light).layer
-    layer = Image.new("RGBA", size)
-    draw = ImageDraw.Draw(layer)
-    ink = shaded(pick(rng, list(CLOTHES.values())), 0.8)
-    if kind == "pole":
-        x, thick = wide * float(rng.uniform(0.15, 0.8)), wide * float(rng.uniform(0.07, 0.18))
-        draw.rectangle((x, 0, x + thick, high), fill=(104, 106, 110, 255))
-        draw.rectangle((x, 0, x + 0.3 * thick, high), fill=(140, 142, 146, 255))
-    else:
-        top = high * float(rng.uniform(0.62, 0.82))
-        left = wide * float(rng.uniform(-0.5, 0.4))
-        box = (left, top, left + wide * float(rng.uniform(0.6, 1.2)), 1.2 * high)
-        draw.rounded_rectangle(box, wide / 12, fill=(*ink, 255))
-        draw.line((*box[:2], box[2], top), fill=(*shaded(ink, 1.35), 255), width=wide // 24)
-    return layer
-
-
-def covered(joints: Float[np.ndarray, "18 3"], cover: Image.Image) -> Bool[np.ndarray, "18"]:
+def _covered(joints: Float[np.ndarray, "18 3"], cover: Image.Image) -> Bool[np.ndarray, "18"]:
     """Which joints lie under the opaque part of a layer; those outside count as on its edge."""
     wide, high = cover.size
     x, y = joints[:, 0].astype(int).clip(0, wide - 1), joints[:, 1].astype(int).clip(0, high - 1)
@@ -276,9 +362,23 @@ def covered(joints: Float[np.ndarray, "18 3"], cover: Image.Image) -> Bool[np.nd
 
 
 def develop(
-    canvas: Image.Image, camera: Camera, light: float, how: Difficulty, rng: Generator
+    canvas: Image.Image,
+    camera: Camera,
+    light: float,
+    how: Difficulty,
+    rng: Generator,
+    grain: Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What the camera makes of the light: optics, shadow, colour, tone, and sensor noise."""
+    """What the camera makes of the light: optics, shadow, colour, tone, and sensor noise.
+
+    Args:
+        canvas: what stands before the camera, `SUPERSAMPLING` times as large as the image.
+        camera: which one.
+        light: how much of it there is; 1 is usual.
+        how: how hard it is.
+        rng: for focus, shadow and colour.
+        grain: for the noise of the sensor.
+    """
     image = canvas.reduce(SUPERSAMPLING)
     sigma = camera.blur * float(rng.uniform(0.7, 1.2))
     if sigma > 0.2:
@@ -295,5 +395,5 @@ def develop(
     x = np.clip(x, 0, 1) ** np.float32(camera.gamma)
     x = 0.5 + camera.contrast * (x - 0.5)
     x = camera.haze * 0.75 + (1 - camera.haze) * x
-    x = 255 * x + camera.noise * rng.standard_normal(x.shape, dtype=np.float32)
+    x = 255 * x + camera.noise * grain.standard_normal(x.shape, dtype=np.float32)
     return x.clip(0, 255).astype(np.uint8)

@@ -5,27 +5,23 @@ files are ordinary JPEGs with Market's names, so that a demonstration runs throu
 the real decoder and the real protocol, and the true joints lie beside them.
 
     python -m jaxreid.data.synthetic --root=runs/synthetic
+    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
+
+The second command draws tracklets in MARS's layout: `synthetic_video`.
 
 Two things make it a task for re-identification and not for a colour histogram: clothes come from
 a few colours while cameras shift those colours strongly, and some identities are twins, who
 differ in two attributes only.
 
-Here is what to draw and where the files go; `pedestrian` draws the people, `scene` the rest. Every
-random number follows from `(seed, what, pid, camera, index)`, so that an image does not depend on
-which process draws it.
+Here is what to draw; `pedestrian` draws the people, `scene` the rest, and `drawing` brings them to
+the disk. Every random number follows from `(seed, what, pid, camera, index)`.
 """
 
 import argparse
 import dataclasses
 import functools
-import json
 import math
-import multiprocessing
-import os
-import shutil
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +29,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from jaxreid.data import scene
+from jaxreid.data.drawing import draw_all, identities, validate, write_once
 from jaxreid.data.pedestrian import Build, Figure, Person, body, people, pose
-from jaxreid.data.scene import SUPERSAMPLING, Camera, Difficulty, stream
+from jaxreid.data.scene import SUPERSAMPLING, Camera, Difficulty, Occluder, stream
+from jaxreid.data.synthetic_video import VideoSpec, write_mars
 from jaxreid.errors import UserError
 
 __all__ = [
@@ -90,35 +88,6 @@ class Spec:
     difficulty: Difficulty = dataclasses.field(default_factory=Difficulty)
 
 
-def _validate(spec: Spec) -> None:
-    """Raises `UserError` where no data set can follow from the spec."""
-    low, high = spec.cameras_per_id
-    rules = {
-        "seed": (spec.seed >= 0, "must not be negative"),
-        "num_train_ids": (spec.num_train_ids >= 1, "must be at least 1"),
-        "num_test_ids": (spec.num_test_ids >= 1, "must be at least 1"),
-        "cameras": (2 <= spec.cameras <= 9, "must lie in 2..9"),
-        "images_per_camera": (
-            spec.images_per_camera >= 2,
-            "must be at least 2: one is the query, the rest are its gallery",
-        ),
-        "cameras_per_id": (
-            2 <= low <= high <= spec.cameras,
-            f"must be (low, high) with 2 <= low <= high <= cameras = {spec.cameras}",
-        ),
-        "num_distractors": (spec.num_distractors >= 0, "must not be negative"),
-        "num_junk": (spec.num_junk >= 0, "must not be negative"),
-        "height": (spec.height >= 32, "must be at least 32 pixels"),
-        "width": (spec.width >= 16, "must be at least 16 pixels"),
-    }
-    for name, (holds, expected) in rules.items():
-        if not holds:
-            raise UserError(f"Spec.{name} {expected}, not {getattr(spec, name)}")
-    number = spec.num_train_ids + spec.num_test_ids
-    if number > 4000:  # names have four digits for a pid, and pids have gaps
-        raise UserError(f"Spec.num_train_ids + num_test_ids must be at most 4000, not {number}")
-
-
 # ---------------------------------------------------------------------------- one image
 
 
@@ -157,8 +126,7 @@ def render(
     the step, the box and what stands in front differ from one to the next.
 
     Returns:
-        RGB pixels, and joints as (x, y, confidence): in pixels, confidence 1, or 0 where the
-        joint is outside the image or something stands in front of it.
+        RGB pixels, and joints as (x, y, confidence), see `scene.stage`; zeros for nobody.
     """
     how = spec.difficulty
     purpose = "junk" if shot.cut else "image" if shot.pid > 0 else "distractor"
@@ -166,9 +134,7 @@ def render(
     visit = stream(spec.seed, "visit", shot.pid, shot.camid, serial)
     rng = stream(spec.seed, purpose, shot.pid, shot.camid, shot.index)
 
-    view = float(visit.normal(camera.view, 25))
-    if visit.random() < 0.3:
-        view = float(visit.uniform(0, 360))
+    view = camera.heading(visit)
     spot = visit.uniform(0, 4.4)  # where in the scene, in box widths
     light = math.exp(0.35 * how.light * visit.normal())
 
@@ -193,18 +159,10 @@ def render(
         figure = Figure(
             shot.person, (wide, high), feet, unit, phase, turn, camera.pitch, camera.light_from
         )
-        scene.cast_shadow(canvas, feet, unit)
-        canvas.paste(figure.layer, mask=figure.layer)
-        joints[:, :2] = figure.joints[:, :2]
-        joints[:, 2] = 1
-        if not shot.cut and rng.random() < how.occlusion:
-            cover = scene.occluder(rng, (wide, high), camera)
-            canvas.paste(cover, mask=cover)
-            joints[scene.covered(joints, cover), 2] = 0
-    joints[:, :2] /= SUPERSAMPLING
-    inside = (joints[:, :2] >= 0) & (joints[:, :2] < (spec.width, spec.height))
-    joints[:, 2] *= inside.all(axis=1)
-    return scene.develop(canvas, camera, light, how, rng), joints
+        hidden = not shot.cut and rng.random() < how.occlusion
+        covers = [Occluder.sample(rng).draw((wide, high), camera)] if hidden else []
+        joints, _ = scene.stage(canvas, figure, covers)
+    return scene.develop(canvas, camera, light, how, rng, rng), joints
 
 
 # ---------------------------------------------------------------------------- the data set
@@ -212,18 +170,14 @@ def render(
 
 def plan(spec: Spec) -> list[Shot]:
     """Every image of the data set: who, where, under which name."""
-    number = spec.num_train_ids + spec.num_test_ids
     rng = stream(spec.seed, "pids")
-    # Market's ids have gaps, and so have these: nobody should count on 0..N-1.
-    pids = rng.choice(np.arange(2, 2 + max(1500, 2 * number)), number, replace=False)
     shots: list[Shot] = []
-    for which, split in enumerate((pids[: spec.num_train_ids], pids[spec.num_train_ids :])):
-        everyone = people(stream(spec.seed, "people", which), len(split))
-        for pid, person in zip(np.sort(split).tolist(), everyone):
+    for test, split in enumerate(identities(spec, rng)):
+        for pid, person in split:
             low, high = spec.cameras_per_id
             seen = rng.choice(spec.cameras, int(rng.integers(low, high + 1)), replace=False)
             for camid in sorted((seen + 1).tolist()):
-                shots += _visit(spec, person, pid, camid, which == 1)
+                shots += _visit(spec, person, pid, camid, test == 1)
     # Detectors also find strangers, nobody at all, and half a person.
     for i, stranger in enumerate(people(stream(spec.seed, "people", 2), spec.num_distractors)):
         nobody = rng.random() < 0.2
@@ -272,68 +226,19 @@ def write_market(root: Path | str, spec: Spec = Spec(), *, processes: int | None
     Raises:
         UserError: the spec or `processes` is impossible, or `root` holds something else.
     """
-    _validate(spec)
-    if processes is not None and processes < 1:
-        raise UserError(f"processes must be at least 1, not {processes}")
-    root = Path(root)
-    if _holds(root, spec):
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
-    try:
-        draft.chmod(0o755)
-        _fill(draft, spec, processes)
-        try:
-            draft.rename(root)
-        except OSError:
-            if not _holds(root, spec):  # another process may have been faster
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return root
+    few = "must be at least 2: one is the query, the rest are its gallery"
+    validate(spec, {"images_per_camera": (spec.images_per_camera >= 2, few)})
 
+    def fill(folder: Path) -> None:
+        shots = plan(spec)
+        for name in ("bounding_box_train", "query", "bounding_box_test"):
+            (folder / name).mkdir()
+        draw = functools.partial(_write, folder, spec, cameras(spec))
+        joints = draw_all(draw, shots, len(shots), processes)
+        names = np.array([shot.name for shot in shots])
+        np.savez(folder / "joints.npz", names=names, joints=np.stack(joints).astype(np.float32))
 
-def _description(spec: Spec) -> str:
-    """The text of `spec.json`; a strength given as 0 is the same as 0.0."""
-    fields = {"version": VERSION, **dataclasses.asdict(spec)}
-    fields["difficulty"] = {name: float(value) for name, value in fields["difficulty"].items()}
-    return json.dumps(fields, indent=2) + "\n"
-
-
-def _holds(root: Path, spec: Spec) -> bool:
-    """Whether `root` holds this very data set; an error if it holds another thing."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    if not (root / "spec.json").is_file():
-        raise UserError(
-            f"{root}: holds something other than a synthetic data set; give a new folder"
-        )
-    if (root / "spec.json").read_text() != _description(spec):
-        raise UserError(
-            f"{root}: holds a synthetic data set of another spec (see its spec.json); give a new"
-            " folder, or remove this one"
-        )
-    return True
-
-
-def _fill(folder: Path, spec: Spec, processes: int | None) -> None:
-    """Draws everything into an empty folder."""
-    shots = plan(spec)
-    for name in ("bounding_box_train", "query", "bounding_box_test"):
-        (folder / name).mkdir()
-    draw = functools.partial(_write, folder, spec, cameras(spec))
-    if processes is None:  # a few images are drawn sooner than a process starts
-        processes = min(os.cpu_count() or 1, 1 + len(shots) // 200)
-    if processes > 1:
-        # Spawned, not forked: the caller may run JAX's threads.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            joints = list(pool.map(draw, shots, chunksize=32))
-    else:
-        joints = [draw(shot) for shot in shots]
-    names = np.array([shot.name for shot in shots])
-    np.savez(folder / "joints.npz", names=names, joints=np.stack(joints).astype(np.float32))
-    (folder / "spec.json").write_text(_description(spec))
+    return write_once(root, spec, VERSION, fill)
 
 
 def _write(
@@ -348,17 +253,24 @@ def _write(
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line: one flag for each whole number of the spec."""
-    parser = argparse.ArgumentParser(description="Draws the synthetic data set.")
+    which = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    which.add_argument("--video", action="store_true", help="tracklets, in MARS's layout")
+    video = which.parse_known_args(arguments)[0].video
+    parser = argparse.ArgumentParser(description="Draws the synthetic data set.", parents=[which])
     parser.add_argument("--root", required=True, help="the folder to make")
     parser.add_argument("--processes", type=int, help="how many draw (default: every core)")
-    for field in dataclasses.fields(Spec):
+    for field in dataclasses.fields(VideoSpec if video else Spec):
         if field.type is int:
             flag = f"--{field.name.replace('_', '-')}"
             parser.add_argument(flag, type=int, default=field.default, help=f"{field.default}")
     flags = vars(parser.parse_args(arguments))
     root, processes = flags.pop("root"), flags.pop("processes")
+    del flags["video"]
     try:
-        print(write_market(root, Spec(**flags), processes=processes))
+        if video:
+            print(write_mars(root, VideoSpec(**flags), processes=processes))
+        else:
+            print(write_market(root, Spec(**flags), processes=processes))
     except UserError as error:
         sys.exit(f"error: {error}")
 
