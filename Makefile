@@ -2,6 +2,10 @@
 #
 #   make demo    environment, synthetic data, training, scores and pictures: minutes on two cores
 #   make test    the same environment, then the tests
+#
+# Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
+# those of PyTorch, which it installs; and
+#
 #   make lint    formatting, style and types
 #   make bench   the figures of benchmarks/RESULTS.md that need no accelerator
 
@@ -11,14 +15,22 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-video test parity lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
 		$(BIN)/python -m jaxreid.demo --started=$$started
 
+demo-video:
+	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
+		$(BIN)/python -m jaxreid.demo --video --started=$$started
+
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/parity
+
+parity: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pytest -n $(WORKERS) tests/parity
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -41,4 +53,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv311 .venv312 runs/demo runs/synthetic
+	rm -rf .venv .venv311 .venv312 runs/demo runs/demo_video runs/synthetic runs/synthetic_video

@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     write_market(args.root)
     data = index.load("synthetic", args.root)
-    plan = IdentityPlan(data.train.pids, 10, 4, seed=0)
+    plan = IdentityPlan(data.train.tracks(), 10, 4, seed=0)
 
     def pillow() -> Iterator[Any]:
         for step in itertools.count():

@@ -98,6 +98,11 @@ class Checkpoints:
         self._manager.close()
 
 
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Whether a run has left a complete checkpoint in `workdir`."""
+    return bool(_steps(Path(workdir)))
+
+
 def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
     """The variables of a run's checkpoint, as NumPy arrays.
 
@@ -109,8 +114,7 @@ def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
         UserError: there is no checkpoint, or none of that step.
     """
     _quiet_orbax()
-    folder = (Path(workdir) / FOLDER).absolute()
-    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    folder, steps = (Path(workdir) / FOLDER).absolute(), _steps(Path(workdir))
     if not steps:
         raise UserError(f"{folder}: no checkpoint there; train with --workdir={workdir} first")
     if step is not None and step not in steps:
@@ -121,6 +125,11 @@ def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
     with ocp.PyTreeCheckpointer() as checkpointer:
         tree = checkpointer.restore(path / "default", ocp.args.PyTreeRestore(restore_args=as_numpy))
     return {"params": tree["params"], **tree["model_state"]}
+
+
+def _steps(workdir: Path) -> list[int]:
+    folder = (workdir / FOLDER).absolute()
+    return list(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
 def _structure(folder: Path) -> Any:

@@ -23,7 +23,19 @@ from jaxreid.types import ReidModel
 
 @runtime_checkable
 class ModelConfig(Protocol):
-    """What every `jaxreid.models.*.Config` offers."""
+    """What every `jaxreid.models.*.Config` offers.
+
+    Attributes:
+        pretrained: weights to start from: a file, a run's folder, or `hf://owner/name`; see
+            `jaxreid.pretrained`. None starts from random weights.
+    """
+
+    pretrained: str | None
+
+    @property
+    def arch(self) -> str:
+        """The backbone's name in `jaxreid.pretrained`: how to read the names in a file."""
+        ...
 
     def make(
         self, num_ids: int, *, dtype: Any = ..., frozen: bool = ..., flip: bool = ...
@@ -44,11 +56,20 @@ class Data:
         name: the data set's layout and rules: see `jaxreid.data.index.PARSERS`.
         root: its folder (or CSV file); for `source="tfds"`, what `jaxreid.prepare --out` wrote.
         source: JPEG files through tf.data, a TFDS copy, or all images decoded once into memory.
+        split: of a data set that comes with several, counted from 0; None runs them all, one
+            after another, and reports the mean.
         image_size: (height, width) that the model sees.
         enlarge: training images are decoded this much larger, and cropped at random.
+        enlarge_probability: below 1, images are decoded at `image_size`, and each is enlarged and
+            cropped with this probability on the device.
         flip: training images are mirrored with probability one half.
         num_ids: P, persons of a batch.
-        num_instances: K, images of each.
+        num_instances: K, images or clips of each.
+        clip_length: T, frames of a training clip; None for a data set of images.
+        clip_sampling: consecutive frames from a random place, evenly spaced, or random ones. A
+            tracklet that is too short is read in a circle.
+        clip_compat: never draw a tracklet's last window, as COSAM's released code does.
+        clip_draw: the crop and the mirror are drawn once for a clip, or for each frame.
         check: before training, decode every file that the first epoch and the scoring read. (A
             TFDS copy was checked when it was made, with `jaxreid.prepare --check`.)
     """
@@ -56,23 +77,34 @@ class Data:
     name: str = "market1501"
     root: str | None = None
     source: Literal["files", "tfds", "memory"] = "files"
+    split: int | None = None
     image_size: tuple[int, int] = (256, 128)
     enlarge: float = 1.125
+    enlarge_probability: float = 1.0
     flip: bool = True
     num_ids: int = 10
     num_instances: int = 4
+    clip_length: int | None = None
+    clip_sampling: Literal["consecutive", "evenly", "random"] = "consecutive"
+    clip_compat: bool = False
+    clip_draw: Literal["clip", "frame"] = "clip"
     check: bool = True
 
     @property
     def batch_size(self) -> int:
-        """Images of a training step, over all devices."""
+        """Images or clips of a training step, over all devices."""
         return self.num_ids * self.num_instances
 
     @property
-    def load_size(self) -> tuple[int, int]:
-        """(height, width) that training images are decoded to, before the random crop."""
+    def enlarged_size(self) -> tuple[int, int]:
+        """(height, width) that training images are enlarged to, before the random crop."""
         height, width = self.image_size
         return round(height * self.enlarge), round(width * self.enlarge)
+
+    @property
+    def load_size(self) -> tuple[int, int]:
+        """(height, width) that training images are decoded to."""
+        return self.image_size if self.enlarge_probability < 1 else self.enlarged_size
 
 
 @dataclasses.dataclass
@@ -132,7 +164,13 @@ class Eval:
             authors of Market-1501 and MARS.
         flip: features are averaged over each image and its mirror image.
         every: steps between scorings during training; 0 scores once, at the end.
-        batch_size: images of a feature batch, over all devices.
+        clips: of a tracklet: all that do not overlap, whose features are averaged; or one: the
+            first frames, the last, the first of a query and the last of a gallery tracklet, those
+            in the middle, or evenly spaced ones.
+        clip_length: frames of each; None takes `data.clip_length`.
+        mars_protocol: as MARS's authors score it, query tracklets are in the gallery; or they are
+            taken out of it, and queries that have no match left then are not scored.
+        batch_size: images or clips of a feature batch, over all devices.
         query_block: queries of a block of distances.
         gallery_block: gallery items of a block of distances, over all devices.
         max_rank: length of the CMC curve.
@@ -141,6 +179,9 @@ class Eval:
 
     ap: Literal["mean_precision", "trapezoid"] = "mean_precision"
     flip: bool = False
+    clips: Literal["all", "first", "last", "first_last", "central", "evenly"] = "all"
+    clip_length: int | None = None
+    mars_protocol: Literal["official", "query_removed"] = "official"
     every: int = 0
     batch_size: int = 64
     query_block: int = 64
@@ -197,6 +238,14 @@ def validate(config: Config) -> None:
         "height,width of at least 32 pixels",
     )
     require(d.enlarge >= 1, "data.enlarge", "1 or more")
+    require(0 <= d.enlarge_probability <= 1, "data.enlarge_probability", "a probability")
+    require(d.clip_length is None or d.clip_length >= 1, "data.clip_length", "1 frame or more")
+    require(e.clip_length is None or e.clip_length >= 1, "eval.clip_length", "1 frame or more")
+    require(
+        e.clip_length is None or d.clip_length is not None,
+        "eval.clip_length",
+        "none, since data.clip_length is not set: the data set holds images",
+    )
     require(d.num_ids >= 2, "data.num_ids", "2 persons or more: a triplet needs another person")
     require(d.num_instances >= 2, "data.num_instances", "2 or more: a triplet needs another image")
     require(o.lr > 0, "optim.lr", "a positive learning rate")
@@ -260,14 +309,15 @@ def choose(config: Config, variants: Mapping[str, Variant], name: str | None) ->
 def table_row(
     source: str,
     changes: Mapping[str, Any],
-    rank1: float,
-    rank5: float,
-    rank20: float,
-    mean_ap: float,
+    rank1: float | None = None,
+    rank5: float | None = None,
+    rank20: float | None = None,
+    mean_ap: float | None = None,
 ) -> Variant:
-    """A variant with the figures of a table's row, in percent as they are printed."""
+    """A variant with the figures of a table's row, in percent; None where none is printed."""
     printed = {"rank1": rank1, "rank5": rank5, "rank20": rank20, "mAP": mean_ap}
-    return Variant(changes, {name: round(v / 100, 4) for name, v in printed.items()}, source)
+    figures = {name: round(v / 100, 4) for name, v in printed.items() if v is not None}
+    return Variant(changes, figures, source)
 
 
 def _describe(name: str, variant: Variant) -> str:

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 
 from jaxreid import sharding
 from jaxreid.config import Config
-from jaxreid.data.index import num_unmatched
+from jaxreid.data.clips import Clips, scored_clips
+from jaxreid.data.index import ReidData, Tracklets, num_unmatched, remove_queries
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
 from jaxreid.metrics.ranking import Ranking, match_ranks, summarise, top_k
@@ -23,8 +24,8 @@ class Shown(NamedTuple):
     """The nearest gallery items of some queries, for pictures.
 
     Attributes:
-        queries: rows of the query index.
-        gallery: rows of the gallery index, nearest first; -1 where there are no more.
+        queries: items (images, or tracklets) of the query index.
+        gallery: items of the gallery index, nearest first; -1 where there are no more.
         distances: to them.
     """
 
@@ -62,11 +63,12 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
     Raises:
         UserError: no query has a true match.
     """
-    query, gallery = source.data.query, source.data.gallery
+    data = source.data
+    query, gallery = scored_items(config, data)
     if num_unmatched(query, gallery) == query.size:
         raise UserError(
-            f"{source.data.name}: none of the {query.size} queries has an image of its person from"
-            " another camera in the gallery, so nothing can be scored"
+            f"{data.name}: none of the {query.size} queries has a true match (the same person from"
+            " another camera) in the gallery, so nothing can be scored"
         )
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     features = jax.jit(model.features, in_shardings=(everywhere, divided), out_shardings=divided)
@@ -75,16 +77,25 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
     gallery_block = _round_up(config.eval.gallery_block, mesh.size)
     query_block = config.eval.query_block
 
-    def extract(variables: Variables, split: str) -> Features:
-        index = source.data.splits[split]
-        plan = [np.arange(index.size)[i : i + batch_size] for i in range(0, index.size, batch_size)]
-        parts = []
-        images = source.images(split, plan, config.data.image_size)
-        for rows, pixels in zip(plan, images, strict=True):
-            batch = _pad(Batch(pixels, index.pids[rows], index.camids[rows]), batch_size)
+    def extract(variables: Variables, split: str, tracks: Tracklets) -> Features:
+        """The features of every item: the mean over its clips."""
+        rows, items = clips(config, tracks, split)
+        chosen = [slice(i, i + batch_size) for i in range(0, len(rows), batch_size)]
+        images = source.images(split, [rows[some] for some in chosen], config.data.image_size)
+        total: Features = None
+        for some, pixels in zip(chosen, images, strict=True):
+            of = items[some]  # In rising order, so the clips of an item are neighbours.
+            batch = _pad(Batch(pixels, tracks.pids[of], tracks.camids[of]), batch_size)
             found = jax.device_get(features(variables, sharding.put(batch, divided)))
-            parts.append(_head(found, len(rows)))
-        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            if total is None:
+                total = jax.tree.map(
+                    lambda x: np.zeros((tracks.size, *x.shape[1:]), x.dtype), found
+                )
+            starts = np.flatnonzero(np.diff(of, prepend=-1))
+            for sums, x in zip(jax.tree.leaves(total), jax.tree.leaves(found)):
+                sums[of[starts]] += np.add.reduceat(x[: len(of)], starts, axis=0)
+        counts = np.bincount(items)
+        return jax.tree.map(lambda x: x / _column(counts, x).astype(x.dtype), total)
 
     def distances(
         variables: Variables, feats_q: Features, feats_g: Features
@@ -103,7 +114,8 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
             yield rows, whole[: rows.stop - start, : gallery.size]
 
     def evaluate(variables: Variables) -> Evaluation:
-        feats_q, feats_g = extract(variables, "query"), extract(variables, "gallery")
+        feats_q = extract(variables, "query", query)
+        feats_g = extract(variables, "gallery", gallery)
         pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
         ranks: list[Int[np.ndarray, " m"]] = []
         nearest: list[Int[np.ndarray, " k"]] = []
@@ -122,27 +134,43 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
         ranking = summarise(ranks, max_rank=config.eval.max_rank, ap=config.eval.ap)
         some = [i for i, found in enumerate(nearest) if found.max(initial=-1) >= 0]
         shown = Shown(pictured[some], np.stack(nearest)[some], np.stack(how_far)[some])
-        return Evaluation(_scores(config, source, ranking), ranking, shown)
+        return Evaluation(_scores(config, data, query, gallery, ranking), ranking, shown)
 
     return evaluate
 
 
-def _scores(config: Config, source: Source, ranking: Ranking) -> dict[str, Any]:
+def scored_items(config: Config, data: ReidData) -> tuple[Tracklets, Tracklets]:
+    """Queries and gallery as the protocol has them: see `config.Eval.mars_protocol`."""
+    removed = config.eval.mars_protocol == "query_removed"
+    return data.query.tracks(), remove_queries(data) if removed else data.gallery.tracks()
+
+
+def clips(config: Config, tracks: Tracklets, split: str) -> Clips:
+    """The images or clips of a split that are scored."""
+    length = config.eval.clip_length or config.data.clip_length
+    return scored_clips(tracks, length, config.eval.clips, split)
+
+
+def _scores(
+    config: Config, data: ReidData, query: Tracklets, gallery: Tracklets, ranking: Ranking
+) -> dict[str, Any]:
     def at(rank: int) -> float:
         return float(ranking.cmc[min(rank, len(ranking.cmc)) - 1])
 
-    query, gallery = source.data.query, source.data.gallery
+    words: dict[str, Any] = {"ap": config.eval.ap, "flip": config.eval.flip, "rerank": False}
+    if length := config.eval.clip_length or config.data.clip_length:
+        words["clips"] = f"{config.eval.clips}, {length} frames"
+    if data.shared_tracklets:
+        words["mars_protocol"] = config.eval.mars_protocol
     return {
         **{f"rank{rank}": at(rank) for rank in (1, 5, 10, 20)},
         "mAP": float(ranking.mean_ap),
         "num_queries": query.size,
         "num_gallery": gallery.size,
         "num_valid": ranking.num_valid,
-        "data": source.data.name,
+        "data": data.name,
         "protocol": "single query; same person and camera left out; ties count against the query",
-        "ap": config.eval.ap,
-        "flip": config.eval.flip,
-        "rerank": False,
+        **words,
     }
 
 
@@ -152,9 +180,13 @@ def describe(scores: dict[str, Any]) -> str:
         f"{name} {scores[name]:.2%}" for name in ("rank1", "rank5", "rank10", "mAP")
     )
     unmatched = scores["num_queries"] - scores["num_valid"]
+    video = f" clips {scores['clips']};" if "clips" in scores else ""
+    if "mars_protocol" in scores:
+        video += f" MARS protocol {scores['mars_protocol']};"
     return (
         f"{scores['data']}: {figures} [{scores['num_queries']} queries, {scores['num_gallery']}"
-        f" gallery images; {unmatched} queries without a match, not scored; AP {scores['ap']};"
+        f" gallery {'tracklets' if 'clips' in scores else 'images'}; {unmatched} queries without a"
+        f" match, not scored; AP {scores['ap']};{video}"
         f" flip {'averaged' if scores['flip'] else 'off'}; {scores['protocol']}]"
     )
 
@@ -164,8 +196,8 @@ def _blocks(tree: Any, size: int, length: int) -> Iterator[Any]:
         yield jax.tree.map(lambda x, s=start: x[s : s + length], tree)
 
 
-def _head(tree: Any, length: int) -> Any:
-    return jax.tree.map(lambda x: x[:length], tree)
+def _column(counts: Int[np.ndarray, " n"], like: Any) -> Any:
+    return counts.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _pad(tree: Any, length: int) -> Any:

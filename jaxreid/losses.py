@@ -62,7 +62,18 @@ def convex_pooling_weights(
     return w / w.sum(axis=1, keepdims=True)
 
 
-def cross_entropy(logits: Float[Array, "b n"], labels: Int[Array, " b"]) -> Float[Array, ""]:
-    """Softmax cross-entropy of integer labels, in float32."""
+def cross_entropy(
+    logits: Float[Array, "b n"], labels: Int[Array, " b"], label_smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Softmax cross-entropy of integer labels, in float32.
+
+    Args:
+        logits: scores of the n classes.
+        labels: the true class of each item.
+        label_smoothing: ε; the target is (1 - ε)·(the true class) + ε/n·(every class), as in
+            Szegedy et al. 2016.
+    """
     logits = logits.astype(jnp.float32)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    true = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    every = jax.nn.logsumexp(logits, axis=1) - logits.mean(axis=1)
+    return jnp.mean((1 - label_smoothing) * true + label_smoothing * every)

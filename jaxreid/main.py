@@ -4,6 +4,7 @@ r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in 
         --config.data.root=/data/Market-1501-v15.09.15 --workdir=runs/duatm
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -12,18 +13,26 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import jax
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
 from jaxreid import report, sharding
-from jaxreid.checkpoint import Checkpoints
+from jaxreid.checkpoint import Checkpoints, has_checkpoint
 from jaxreid.config import Config, claim_workdir, parse_flags, validate
 from jaxreid.data import index
 from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.evaluate import describe, make_evaluator
-from jaxreid.train import check_batches, first_epoch_rows, init_state, make_model, train
+from jaxreid.train import (
+    check_batches,
+    check_pretrained,
+    first_epoch_rows,
+    make_model,
+    restore_or_start,
+    train,
+)
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -45,6 +54,8 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
         Interrupted: a signal stopped it; its state is saved.
     """
     validate(config)
+    if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
+        return run_splits(config, workdir, mode, splits)
     source, mesh = open_source(config.data), sharding.make_mesh()
     print(source.data.summary(), *index.warnings(source.data), sep="\n", flush=True)
     evaluate = make_evaluator(config, make_model(config, source), source, mesh)
@@ -53,21 +64,38 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
         check_batches(config, source, mesh)
         if config.data.check and config.data.source != "tfds":
             check_files(config, source)
+        if not has_checkpoint(workdir):
+            check_pretrained(config, source, mesh)
         claim_workdir(config, workdir, source.data.fingerprint())
         state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
     else:
         claim_workdir(config, workdir, source.data.fingerprint())
-        state = init_state(config, source, mesh)
-        with Checkpoints(workdir) as checkpoints:
-            found = checkpoints.restore(state)
-        if found is None:
+        if not has_checkpoint(workdir):
             print(f"no checkpoint in {workdir}: scoring the network as it starts", flush=True)
-        state = found or state
+        with Checkpoints(workdir) as checkpoints:
+            state = restore_or_start(checkpoints, config, source, mesh)
     evaluation = evaluate(state.variables)
     print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
     report.write(workdir, config, source, state.variables, evaluation)
     print(f"report: {workdir / 'report.md'}, pictures: {workdir / 'eval'}", flush=True)
     return evaluation.scores
+
+
+def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[str, Any]:
+    """A run for each split of the data set, in `workdir/split0`, ...; the scores are their mean."""
+    scores = []
+    for split in range(splits):
+        data = dataclasses.replace(config.data, split=split)
+        print(f"split {split} of {splits}", flush=True)
+        one = dataclasses.replace(config, data=data)
+        scores.append(run(one, workdir / f"split{split}", mode))
+    mean = {
+        key: float(np.mean([s[key] for s in scores])) if isinstance(value, float) else value
+        for key, value in scores[0].items()
+    } | {"splits": splits}
+    print(f"mean of {splits} splits, {describe(mean)}", flush=True)
+    report.write_scores(workdir, mean)
+    return mean
 
 
 def check_files(config: Config, source: Source) -> None:

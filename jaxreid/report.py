@@ -19,9 +19,10 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from jaxreid.config import Config
+from jaxreid.data.index import Tracklets
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
-from jaxreid.evaluate import Evaluation, Shown
+from jaxreid.evaluate import Evaluation, Shown, clips, scored_items
 from jaxreid.logs import read_metrics
 from jaxreid.train import make_model
 from jaxreid.types import AttentionMap, Batch, Variables
@@ -29,6 +30,7 @@ from jaxreid.types import AttentionMap, Batch, Variables
 Picture = str | Path | UInt8[np.ndarray, "h w 3"]
 """An image file, or its pixels."""
 
+Pictures = UInt8[np.ndarray, "b *t h w 3"]
 Pixels = tuple[int, int]
 
 # A power of two, so that pixels / DPI inches give back exactly that many pixels.
@@ -50,6 +52,8 @@ PROTOCOL_WORDS = {
     "ap": "AP definition",
     "flip": "flip augmentation",
     "rerank": "re-ranking",
+    "mars_protocol": "MARS protocol",
+    "clips": "clips of a tracklet",
 }
 PICTURES = {
     "training.png": ("Training", "Loss and learning rate."),
@@ -160,16 +164,16 @@ def write(
         evaluation: the scores.
     """
     folder = workdir / "eval"
-    folder.mkdir(parents=True, exist_ok=True)
     scores, shown = evaluation.scores, evaluation.shown
-    (folder / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    write_scores(workdir, scores)
     model = make_model(config, source)
     plot_cmc(folder / "cmc.png", {"this run": evaluation.ranking.cmc}, scores["data"])
     plot_ranked(folder / "ranked.png", ranked_rows(source, shown, config))
     if model.explain is not None:
         batch = partners(source, shown, config)
         maps = jax.device_get(jax.jit(model.explain)(variables, batch))
-        plot_attention(folder / "attention.png", batch.images, maps)
+        plot = plot_attention if batch.images.ndim == 4 else plot_clips
+        plot(folder / "attention.png", batch.images, maps)
     history = read_metrics(workdir / "metrics.jsonl")
     write_report(
         workdir,
@@ -181,18 +185,33 @@ def write(
     )
 
 
+def write_scores(workdir: Path, scores: Mapping[str, Any]) -> None:
+    """Writes `eval/metrics.json`."""
+    path = workdir / "eval" / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(scores, indent=2) + "\n")
+
+
 def ranked_rows(source: Source, shown: Shown, config: Config) -> list["RankedRow"]:
-    """The pictures and labels of the nearest gallery items of some queries."""
-    query, gallery = source.data.query, source.data.gallery
+    """The pictures and labels of the nearest gallery items of some queries.
+
+    A tracklet is shown by the frame in its middle.
+    """
+    query, gallery = scored_items(config, source.data)
+
+    def pictures(split: str, tracks: Tracklets, items: Any) -> Pictures:
+        middle = tracks.first + tracks.length // 2
+        return _images(source, split, middle[items], config)
+
     rows = []
     for row, found, distances in zip(*shown):
         found, distances = found[found >= 0], distances[found >= 0]
         rows.append(
             RankedRow(
-                query=_images(source, "query", [row], config)[0],
+                query=pictures("query", query, [row])[0],
                 query_pid=int(query.pids[row]),
                 query_camid=int(query.camids[row]),
-                gallery=list(_images(source, "gallery", found, config)),
+                gallery=list(pictures("gallery", gallery, found)),
                 pids=gallery.pids[found].tolist(),
                 camids=gallery.camids[found].tolist(),
                 distances=distances.tolist(),
@@ -203,22 +222,29 @@ def ranked_rows(source: Source, shown: Shown, config: Config) -> list["RankedRow
 
 
 def partners(source: Source, shown: Shown, config: Config, pairs: int = 3) -> Batch:
-    """Queries beside the nearest gallery item that shows their person, or else the nearest."""
-    query, gallery = source.data.query, source.data.gallery
+    """Queries beside the nearest gallery item that shows their person, or else the nearest.
+
+    Of a tracklet, its first clip.
+    """
+    query, gallery = scored_items(config, source.data)
     images, pids, camids = [], [], []
+
+    def picture(split: str, tracks: Tracklets, item: np.integer) -> Pictures:
+        rows = clips(config, tracks.take(np.array([item])), split).rows[:1]
+        return _images(source, split, rows, config)
+
     for row, found in list(zip(shown.queries, shown.gallery))[:pairs]:
         found = found[found >= 0]
         # The first that is right; argmax of nothing right is the first of all.
         partner = found[np.argmax(gallery.pids[found] == query.pids[row])]
-        images += [*_images(source, "query", [row], config)]
-        images += [*_images(source, "gallery", [partner], config)]
+        images += [*picture("query", query, row), *picture("gallery", gallery, partner)]
         pids += [query.pids[row], gallery.pids[partner]]
         camids += [query.camids[row], gallery.camids[partner]]
     return Batch(np.stack(images), np.array(pids), np.array(camids))
 
 
-def _images(source: Source, split: str, rows: Any, config: Config) -> UInt8[np.ndarray, "b h w 3"]:
-    return next(source.images(split, [np.asarray(rows)], config.data.image_size))
+def _images(source: Source, split: str, rows: Any, config: Config) -> Pictures:
+    return next(source.images(split, [rows], config.data.image_size))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -362,6 +388,61 @@ def plot_attention(
                 sheet.paste(_overlay(_pixels(image, size), heat), x + j * column, y)
                 peak = f"peak {heat.max():.2g}"
                 sheet.text(center + j * column, y + height + 13, peak, color=FAINT)
+    sheet.save(path)
+
+
+def plot_clips(
+    path: str | Path,
+    images: UInt8[np.ndarray, "b t h w 3"],
+    maps: Mapping[str, AttentionMap],
+    *,
+    frames: int = 8,
+) -> None:
+    """Draws where a model looked in clips: the frames, and below them every map as heat.
+
+    Args:
+        path: the PNG to write.
+        images: clips; items 2i and 2i+1 are partners: a query and a gallery item.
+        maps: what the model's `explain` returned; map k of an item lies on its frame k.
+        frames: how many to show, evenly spaced.
+
+    Raises:
+        ValueError: the maps do not fit the clips.
+    """
+    weights = {name: np.asarray(m.weights, np.float32) for name, m in maps.items()}
+    for name, heat in weights.items():
+        if heat.shape[:2] != images.shape[:2] or maps[name].over != "frames":
+            raise ValueError(
+                f"attention map {name!r}: expected one over each frame of {images.shape[:2]},"
+                f" got {heat.shape} over the {maps[name].over}"
+            )
+    count = images.shape[1]
+    shown = [(2 * i + 1) * count // (2 * min(frames, count)) for i in range(min(frames, count))]
+    h, w = images.shape[2:4]
+    scale = min(192 / h, 320 / w)
+    size = width, height = round(scale * w), round(scale * h)
+    margin, gap, head, label = 24, 6, 60, 96
+    block_width = label + len(shown) * (width + gap) + 3 * gap
+    block_height = head + (1 + len(weights)) * (height + gap) + gap
+    across = 2 if len(images) > 1 else 1
+    down = math.ceil(len(images) / across)
+    sheet = _Sheet(2 * margin + across * block_width, margin + down * block_height)
+    for item, clip in enumerate(images):
+        line, place = divmod(item, across)
+        left, top = margin + place * block_width, line * block_height + head
+        center = left + label + len(shown) * (width + gap) // 2
+        own = "gallery item" if item % 2 else "query"
+        sheet.title(center, top, own, f"frames {shown[0] + 1} to {shown[-1] + 1} of the clip")
+        for j, frame in enumerate(shown):
+            x = left + label + j * (width + gap)
+            picture = _pixels(clip[frame], size)
+            sheet.paste(picture, x, top)
+            for k, heat in enumerate(weights.values(), start=1):
+                sheet.paste(_overlay(picture, heat[item, frame]), x, top + k * (height + gap))
+        for k, (name, heat) in enumerate(weights.items(), start=1):
+            y = top + k * (height + gap) + height // 2
+            sheet.text(left + label // 2, y - 8, name, size=10, weight="bold")
+            sheet.text(left + label // 2, y + 12, f"peak {heat[item].max():.2g}", color=FAINT)
     sheet.save(path)
 
 

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,11 +16,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from jaxreid import sharding
+from jaxreid import pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
 from jaxreid.data.augment import random_crop_and_flip
-from jaxreid.data.sampler import IdentityPlan
+from jaxreid.data.sampler import ClipRule, IdentityPlan
 from jaxreid.data.sources import Source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import RunLog
@@ -57,7 +58,8 @@ def train(
     if plan.short_ids:
         print(
             f"{plan.short_ids} of {source.data.num_ids} persons have fewer than"
-            f" {data.num_instances} images: theirs are drawn with replacement",
+            f" {data.num_instances} {'images' if data.clip_length is None else 'tracklets'}:"
+            " theirs are drawn with replacement",
             flush=True,
         )
     total = config.train.steps or config.train.epochs * plan.steps_per_epoch
@@ -67,10 +69,9 @@ def train(
         frozen: make_train_step(config, make_model(config, source, frozen=frozen), optimizer, mesh)
         for frozen in (True, False)
     }
-    start = init_state(config, source, mesh)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = checkpoints.restore(start) or start
+        state = restore_or_start(checkpoints, config, source, mesh)
         first = int(state.step)
         if first:
             print(f"resumed from step {first} of {total}", flush=True)
@@ -80,8 +81,8 @@ def train(
         previous: Metrics | None = None
         logged, clock = first, time.perf_counter()
         for step in range(first, total):
-            rows = plan.rows(step)
-            batch = Batch(next(images), index.pids[rows], index.camids[rows])
+            first_frames = _first_frames(plan.rows(step))
+            batch = Batch(next(images), index.pids[first_frames], index.camids[first_frames])
             batch = sharding.put(batch, sharding.split(mesh))
             state, metrics = take_step[step < frozen_steps](state, batch)
             # The step before is looked at while this one runs.
@@ -100,7 +101,8 @@ def train(
                 values = {name: float(metrics[name]) for name in metrics if name != "finite"}
                 values |= {"lr": float(schedule(step)), "epoch": done / plan.steps_per_epoch}
                 seconds = time.perf_counter() - clock
-                values["images_per_s"] = (done - logged) * data.batch_size / seconds
+                frames = data.batch_size * (data.clip_length or 1)
+                values["images_per_s"] = (done - logged) * frames / seconds
             if scoring:
                 try:
                     scores = evaluate(state.variables)
@@ -124,24 +126,37 @@ def check_batches(config: Config, source: Source, mesh: Mesh) -> IdentityPlan:
     """The plan, if its batches can be filled and divided.
 
     Raises:
-        UserError: there are too few persons, or the devices do not divide the batch.
+        UserError: there are too few persons, the devices do not divide the batch, or a clip's
+            length is missing or out of place.
     """
+    longest = source.data.train.tracks().length.max()
+    if (config.data.clip_length is not None) != (longest > 1):
+        raise UserError(
+            f"config.data.clip_length={config.data.clip_length}: {source.data.name} holds "
+            + (
+                "tracklets; expected the frames of a clip"
+                if longest > 1
+                else "images; expected None"
+            )
+        )
     what = "the batch, data.num_ids x data.num_instances,"
     sharding.require_divisible(config.data.batch_size, mesh, what)
     return make_plan(config, source)
 
 
 def make_plan(config: Config, source: Source) -> IdentityPlan:
-    """Which images make up each step."""
-    data = config.data
-    pids = source.data.train.pids
-    return IdentityPlan(pids, data.num_ids, data.num_instances, config.train.seed)
+    """Which images or clips make up each step."""
+    data, clip = config.data, None
+    if data.clip_length is not None:
+        clip = ClipRule(data.clip_length, data.clip_sampling, data.clip_compat)
+    tracks = source.data.train.tracks()
+    return IdentityPlan(tracks, data.num_ids, data.num_instances, config.train.seed, clip)
 
 
 def first_epoch_rows(config: Config, source: Source) -> Int[np.ndarray, " n"]:
     """Rows of the training index that the first epoch reads."""
     plan = make_plan(config, source)
-    return np.unique(np.concatenate([plan.rows(step) for step in range(plan.steps_per_epoch)]))
+    return np.unique([plan.rows(step) for step in range(plan.steps_per_epoch)])
 
 
 def make_model(config: Config, source: Source, *, frozen: bool = False) -> ReidModel:
@@ -190,7 +205,10 @@ def make_optimizer(
 
 
 def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
-    """The state before the first step, on every device. A function of `train.seed`."""
+    """The state before the first step, on every device. A function of `train.seed`.
+
+    Its weights are random; `restore_or_start` puts in those that `config.model.pretrained` names.
+    """
     model = make_model(config, source)
     optimizer, _ = make_optimizer(config.optim, make_plan(config, source).steps_per_epoch)
     batch = example_batch(config)
@@ -203,10 +221,45 @@ def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
     return jax.jit(init, out_shardings=sharding.replicated(mesh))()
 
 
+def restore_or_start(
+    checkpoints: Checkpoints, config: Config, source: Source, mesh: Mesh
+) -> TrainState:
+    """The newest checkpoint, or the state before the first step; says which weights it has.
+
+    Raises:
+        UserError: the pretrained weights cannot be read, or do not fit.
+    """
+    state = init_state(config, source, mesh)
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        return restored
+    path = config.model.pretrained
+    if path is None:
+        print("starts from scratch: config.model.pretrained is not set", flush=True)
+        return state
+    variables, report = pretrained.install(state.variables, path, config.model.arch)
+    print(f"starts from {report}", flush=True)
+    params = sharding.put(variables.pop("params"), sharding.replicated(mesh))
+    model_state = sharding.put(variables, sharding.replicated(mesh))
+    return state._replace(params=params, model_state=model_state)
+
+
+def check_pretrained(config: Config, source: Source, mesh: Mesh) -> None:
+    """Reads the weights that the run is to start from, and lays them beside the network's.
+
+    Raises:
+        UserError: they cannot be read, or do not fit.
+    """
+    if config.model.pretrained is not None:
+        shapes = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
+        pretrained.install(shapes, config.model.pretrained, config.model.arch)
+
+
 def example_batch(config: Config) -> Batch:
-    """One black image: what `ReidModel.init` needs to know of the shapes."""
-    one = jnp.ones(1, jnp.int32)
-    return Batch(jnp.zeros((1, *config.data.image_size, 3), jnp.uint8), one, one)
+    """One black image or clip: what `ReidModel.init` needs to know of the shapes."""
+    data, one = config.data, jnp.ones(1, jnp.int32)
+    frames = () if data.clip_length is None else (data.clip_length,)
+    return Batch(jnp.zeros((1, *frames, *data.image_size, 3), jnp.uint8), one, one)
 
 
 def make_train_step(
@@ -217,13 +270,20 @@ def make_train_step(
     A step whose loss or gradient is not finite leaves the state as it was, and says so in the
     metric `finite`. The state that is given is used up.
     """
-    size, flip = config.data.image_size, config.data.flip
+    data = config.data
+    crop_and_flip = partial(
+        random_crop_and_flip,
+        size=data.image_size,
+        flip=data.flip,
+        enlarged=data.enlarged_size if data.enlarge_probability < 1 else None,
+        probability=data.enlarge_probability,
+        clip_draw=data.clip_draw,
+    )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         key_augment, key_loss = jax.random.split(key)
-        images = random_crop_and_flip(key_augment, batch.images, size, flip)
-        batch = batch._replace(images=images)
+        batch = batch._replace(images=crop_and_flip(key_augment, batch.images))
 
         def loss(params: Any) -> Any:
             variables = {"params": params, **state.model_state}
@@ -235,6 +295,7 @@ def make_train_step(
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        model_state = {**state.model_state, **model_state}
         after = TrainState(state.step + 1, params, model_state, opt_state)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
@@ -255,13 +316,18 @@ def _require_finite(
     if metrics["finite"]:
         return
     index = source.data.train
-    files = ", ".join(str(index.paths[row]) for row in plan.rows(step))
+    files = ", ".join(str(index.paths[row]) for row in _first_frames(plan.rows(step)))
     raise UserError(
         f"the loss or its gradient is not finite at step {step + 1}"
         f" (loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['grad_norm']):.4g},"
         f" learning rate {float(schedule(step)):.4g}); the last checkpoint stays."
         f" The batch: {files}"
     )
+
+
+def _first_frames(rows: Int[np.ndarray, "b *t"]) -> Int[np.ndarray, " b"]:
+    """A row for each item: of a clip, its first frame's."""
+    return rows.reshape(len(rows), -1)[:, 0]
 
 
 @contextmanager

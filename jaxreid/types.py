@@ -19,7 +19,8 @@ from jaxtyping import Float, Int, Key, PyTree, Shaped, UInt8
 
 Variables: TypeAlias = dict[str, Any]
 """Linen's collections: `{"params": ..., "batch_stats": ...}`. What was made elsewhere on
-ImageNet stands under the key `backbone` of each collection, and can be frozen there."""
+ImageNet stands under the key `backbone` of each collection, and can be frozen there. The collection
+`preprocessing` holds what those weights expect of pixels."""
 
 Features: TypeAlias = PyTree[Shaped[Array | np.ndarray, "..."]]
 """What is stored of each item to match it later. Every leaf has the leading axis `b`."""
@@ -54,12 +55,12 @@ class AttentionMap:
 
     Attributes:
         weights: non-negative weights over a grid that is laid over the image.
-        over: whose image the grid lies on: the item's own, or its partner's. Items 2i and
-            2i+1 of the batch are partners.
+        over: what the grid lies on: the item's own image, its partner's, or, for map k of a
+            clip, frame k. Items 2i and 2i+1 of the batch are partners.
     """
 
     weights: Float[Any, "b n h w"]
-    over: Literal["self", "partner"] = dataclasses.field(metadata={"static": True})
+    over: Literal["self", "partner", "frames"] = dataclasses.field(metadata={"static": True})
 
 
 class ReidModel(NamedTuple):
@@ -73,7 +74,7 @@ class ReidModel(NamedTuple):
         features: `(variables, batch) -> features`, computed once for each item.
         distance: `(variables, feats_q, feats_g) -> Float[Array, "q g"]`; smaller is more alike.
         loss: `(variables, batch, key, step) -> (scalar, (model_state, metrics))`, where
-            `model_state` holds the collections other than `params`, updated.
+            `model_state` holds those collections besides `params` that have changed.
         explain: `(variables, batch) -> {name: AttentionMap}`.
     """
 

@@ -3,7 +3,8 @@ import pytest
 
 from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.data.synthetic import Spec, write_market
-from jaxreid.models import duatm
+from jaxreid.data.synthetic_video import VideoSpec, write_mars
+from jaxreid.models import cosam, duatm
 
 # Before anything asks for a device: as many as the largest test needs.
 jax.config.update("jax_platforms", "cpu")
@@ -34,6 +35,55 @@ def market(tmp_path_factory):
         width=32,
     )
     return write_market(tmp_path_factory.mktemp("data") / "market", spec, processes=1)
+
+
+@pytest.fixture(scope="session")
+def mars(tmp_path_factory):
+    """A small synthetic MARS: 6 training persons, 4 test persons, 2 cameras."""
+    spec = VideoSpec(
+        num_train_ids=6,
+        num_test_ids=4,
+        cameras=2,
+        tracklets_per_camera=(2, 2),
+        frames=(3, 7),
+        num_distractors=2,
+        num_junk=1,
+        height=64,
+        width=32,
+    )
+    return write_mars(tmp_path_factory.mktemp("data") / "mars", spec, processes=1)
+
+
+@pytest.fixture
+def tiny_video(mars):
+    """A function that makes the config of a run on tracklets, with a tiny COSAM."""
+
+    def make(**model) -> Config:
+        return Config(
+            model=cosam.Config(
+                backbone="resnet50",
+                backbone_layers=(1, 1, 1, 1),
+                backbone_width=8,
+                reduced=8,
+                **model,
+            ),
+            data=Data(
+                name="synthetic_video",
+                root=str(mars),
+                source="memory",
+                image_size=(64, 32),
+                enlarge_probability=0.5,
+                num_ids=4,
+                num_instances=2,
+                clip_length=2,
+                clip_draw="frame",
+            ),
+            optim=Optim(name="adam", lr=1e-3),
+            train=Train(steps=3, log_every=1, checkpoint_every=100),
+            eval=Eval(batch_size=16, query_block=4, gallery_block=16, pictures=3),
+        )
+
+    return make
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxreid import sharding
-from jaxreid.data.sources import Labelled, from_arrays
+from jaxreid.data.sources import Labelled, from_arrays, open_source
 from jaxreid.errors import UserError
 from jaxreid.evaluate import describe, make_evaluator
 from jaxreid.metrics import evaluate_rank
@@ -15,10 +15,11 @@ SIZE = (64, 32)
 
 
 def mean_colour_model(spoil=False):
-    """The simplest method: an image is its mean colour."""
+    """The simplest method: an image, or a clip, is its mean colour."""
 
     def features(variables, batch):
-        colour = batch.images.astype(jnp.float32).mean(axis=(1, 2)) * variables["params"]
+        pixels = batch.images.astype(jnp.float32)
+        colour = pixels.mean(axis=range(1, pixels.ndim - 1)) * variables["params"]
         return {"colour": jnp.where(spoil & (batch.pids[:, None] == 3), jnp.nan, colour)}
 
     return ReidModel(
@@ -96,10 +97,82 @@ def test_distances_that_are_not_numbers(tiny, source):
 def test_no_query_with_a_match(tiny):
     images = np.zeros((2, *SIZE, 3), np.uint8)
     one_camera = Labelled(images, np.array([1, 2]), np.array([1, 1]))
-    with pytest.raises(UserError, match="none of the 2 queries has an image of its person from"):
+    with pytest.raises(UserError, match="none of the 2 queries has a true match"):
         make_evaluator(
             tiny(),
             mean_colour_model(),
             from_arrays(one_camera, one_camera, one_camera),
             sharding.make_mesh(),
         )
+
+
+def clips_of_colours(rng, n, length):
+    colours = rng.integers(0, 255, (n, length, 1, 1, 3), np.uint8)
+    pixels = colours.repeat(SIZE[0], 2).repeat(SIZE[1], 3)
+    return Labelled(pixels, rng.integers(1, 5, n), rng.integers(1, 4, n)), colours[:, :, 0, 0]
+
+
+def test_features_of_a_tracklet_are_the_mean_over_its_clips(tiny):
+    """Five frames in clips of two: [0 1] [2 3] [4 4], so the last frame counts twice."""
+    rng = np.random.default_rng(1)
+    (train, _), (query, q_colours), (gallery, g_colours) = (
+        clips_of_colours(rng, n, 5) for n in (4, 7, 11)
+    )
+    source = from_arrays(train, query, gallery)
+    config = tiny()
+    config.data.clip_length, config.eval.batch_size = 2, 4  # clips of a tracklet in two batches
+    evaluation = make_evaluator(config, mean_colour_model(), source, sharding.make_mesh())(
+        {"params": jnp.ones(())}
+    )
+    weights = np.array([1, 1, 1, 1, 2]) / 6
+    q, g = (np.einsum("t,ntc->nc", weights, c.astype(float)) for c in (q_colours, g_colours))
+    distmat = np.sqrt(np.square(q[:, None] - g).sum(axis=2))
+    want = evaluate_rank(distmat, query.pids, gallery.pids, query.camids, gallery.camids)
+    assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap)
+    assert evaluation.scores["rank1"] == pytest.approx(want.cmc[0])
+    assert (evaluation.scores["num_queries"], evaluation.scores["num_gallery"]) == (7, 11)
+    assert evaluation.scores["clips"] == "all, 2 frames"
+    nearest = evaluation.shown.gallery[0, 0]
+    row = evaluation.shown.queries[0]
+    assert evaluation.shown.distances[0, 0] == pytest.approx(distmat[row, nearest], rel=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["official", "query_removed"])
+def test_both_protocols_of_mars(tiny_video, protocol):
+    config = tiny_video()
+    config.eval.mars_protocol = protocol
+    source = open_source(config.data)
+    scores = make_evaluator(config, mean_colour_model(), source, sharding.make_mesh())(
+        {"params": jnp.ones(())}
+    ).scores
+    query, gallery = source.data.query.tracks(), source.data.gallery.tracks()
+    assert set(query.ids) < set(gallery.ids)
+    left = gallery.size if protocol == "official" else gallery.size - query.size
+    assert (scores["num_queries"], scores["num_gallery"]) == (query.size, left)
+    assert scores["mars_protocol"] == protocol
+    assert f"MARS protocol {protocol}; " in describe(scores)
+    assert "2 frames" in describe(scores)
+
+
+def test_queries_that_lose_their_match_are_not_scored(tiny):
+    """Two persons; the second one's other tracklet is a query itself."""
+    rng = np.random.default_rng(1)
+    train, _ = clips_of_colours(rng, 4, 2)
+    pixels = rng.integers(0, 255, (5, 2, *SIZE, 3), np.uint8)
+    gallery = Labelled(pixels, np.array([1, 1, 2, 2, 3]), np.array([1, 2, 1, 2, 1]))
+    query = Labelled(pixels[[0, 2, 3]], np.array([1, 2, 2]), np.array([1, 1, 2]))
+    source = from_arrays(train, query, gallery)
+    numbers = np.array([0, 0, 2, 2, 3, 3], np.int32)  # of the gallery's tracklets
+    data = source.data._replace(
+        query=source.data.query._replace(tracklets=numbers), shared_tracklets=True
+    )
+    config = tiny()
+    config.data.clip_length = 2
+    valid = {}
+    for protocol in ("official", "query_removed"):
+        config.eval.mars_protocol = protocol
+        evaluate = make_evaluator(
+            config, mean_colour_model(), source._replace(data=data), sharding.make_mesh()
+        )
+        valid[protocol] = evaluate({"params": jnp.ones(())}).scores["num_valid"]
+    assert valid == {"official": 3, "query_removed": 1}

@@ -80,3 +80,22 @@ def test_cross_entropy_against_a_loop():
     logits, labels = rng.normal(size=(4, 6)) * 5, np.array([0, 5, 2, 2])
     want = -np.mean([np.log(np.exp(row[y]) / np.exp(row).sum()) for row, y in zip(logits, labels)])
     assert losses.cross_entropy(jnp.float32(logits), jnp.array(labels)) == pytest.approx(want, 1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_smoothed_cross_entropy_against_a_loop(smoothing):
+    """The target is (1 - ε) of the true class, and ε/n of every class."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4, 6)) * 5, np.array([0, 5, 2, 2])
+    total = 0.0
+    for row, label in zip(logits, labels):
+        for i in range(6):
+            target = (1 - smoothing) * (i == label) + smoothing / 6
+            total -= target * np.log(np.exp(row[i]) / np.exp(row).sum())
+    got = losses.cross_entropy(jnp.float32(logits), jnp.array(labels), smoothing)
+    assert got == pytest.approx(total / 4, 1e-5)
+
+
+def test_smoothing_of_equal_logits_changes_nothing():
+    got = losses.cross_entropy(jnp.zeros((2, 625)), jnp.array([0, 7]), 0.1)
+    assert got == pytest.approx(np.log(625), 1e-6)

@@ -22,11 +22,11 @@ from jaxreid.errors import UserError
 def stream(
     data: ReidData,
     split: str,
-    plan: Iterable[Int[np.ndarray, " _"]],
+    plan: Iterable[Int[np.ndarray, "..."]],
     size: tuple[int, int],
     *,
     readers: Mapping[str, Callable[[int], bytes]] | None = None,
-) -> Iterator[UInt8[np.ndarray, "_ _ _ 3"]]:
+) -> Iterator[UInt8[np.ndarray, "... 3"]]:
     """The images of each batch of the plan, decoded and resized, some batches ahead.
 
     Decoding is bit-exact with libjpeg's accurate path; resizing is bilinear, antialiased where
@@ -35,8 +35,8 @@ def stream(
     Args:
         data: the index.
         split: `train`, `query` or `gallery`.
-        plan: rows of that split, one array for each batch, all of one length but for the
-            last, which may be shorter.
+        plan: rows of that split, one array for each batch, of any shape (of clips: `[b t]`), all
+            of one size but for the last, which may be smaller.
         size: (height, width) to resize to.
         readers: `row -> bytes of the image file` for each split; by default the files are read.
 
@@ -50,35 +50,33 @@ def stream(
     if first is None:
         return
     # Rows handed out and not yet come back, to name the file that broke.
-    ahead: deque[Int[np.ndarray, " _"]] = deque()
+    ahead: deque[Int[np.ndarray, "..."]] = deque()
+    reader = readers[split] if readers else None
 
-    def rows() -> Iterator[Int[np.ndarray, " _"]]:
+    def keys() -> Iterator[Any]:
         for batch in chain((first,), plan):
             ahead.append(batch)
-            yield batch.astype(np.int64)
+            rows = batch.ravel()
+            yield rows.astype(np.int64) if reader else [index.path(row) for row in rows]
 
-    reader = readers[split] if readers else None
-    if reader is None:
-        paths = tf.constant([index.path(row) for row in range(index.size)])
+    def read(key: Any) -> Any:
+        if reader is None:
+            return tf.io.read_file(key)
+        return tf.numpy_function(lambda row: reader(int(row)), [key], tf.string)
 
-        def read(row: Any) -> Any:
-            return tf.io.read_file(paths[row])
-    else:
-
-        def read(row: Any) -> Any:
-            return tf.numpy_function(lambda r: reader(int(r)), [row], tf.string)
-
-    def load(row: Any) -> Any:
-        encoded = tf.ensure_shape(read(row), ())
+    def load(key: Any) -> Any:
+        encoded = tf.ensure_shape(read(key), ())
         # The op reads PNG, too.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
 
     batches = (
-        tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec([None], tf.int64))
+        tf.data.Dataset.from_generator(
+            keys, output_signature=tf.TensorSpec([None], tf.int64 if reader else tf.string)
+        )
         .unbatch()
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(len(first))
+        .batch(first.size)
         .prefetch(tf.data.AUTOTUNE)
     )
     iterator = batches.as_numpy_iterator()
@@ -88,9 +86,8 @@ def stream(
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            raise UserError(_culprit(index, ahead[0], reader, error)) from None
-        ahead.popleft()
-        yield images
+            raise UserError(_culprit(index, ahead[0].ravel(), reader, error)) from None
+        yield images.reshape(*ahead.popleft().shape, *images.shape[1:])
 
 
 def _culprit(

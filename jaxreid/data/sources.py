@@ -15,8 +15,9 @@ from jaxreid.data.decode import decode, resize
 from jaxreid.data.index import Index, ReidData
 from jaxreid.errors import UserError
 
-Rows = Int[np.ndarray, " _"]
-Images = UInt8[np.ndarray, "_ _ _ 3"]
+Labels = Int[np.ndarray, " _"]
+Rows = Int[np.ndarray, "..."]
+Images = UInt8[np.ndarray, "... 3"]
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
@@ -26,7 +27,7 @@ class Source(NamedTuple):
     Attributes:
         data: who is where.
         images: `(split, plan, (height, width)) -> images`: for each array of rows in the plan,
-            those images of the split, decoded and resized.
+            whatever its shape, those images of the split, decoded and resized.
     """
 
     data: ReidData
@@ -47,9 +48,9 @@ def open_source(config: Data) -> Source:
     if config.source == "tfds":
         from jaxreid.data import builders  # Imports TFDS, which is an extra.
 
-        data, readers = builders.open_prepared(config.root, config.name)
+        data, readers = builders.open_prepared(config.root, config.name, config.split)
         return Source(data, partial(pipeline.stream, data, readers=readers))
-    data = reid_index.load(config.name, config.root)
+    data = reid_index.load(config.name, config.root, config.split)
     if config.source == "memory":
         return in_memory(data, lambda split, row: decode(data.splits[split].path(row)))
     return Source(data, partial(pipeline.stream, data))
@@ -77,17 +78,17 @@ def in_memory(data: ReidData, read: Callable[[str, int], Pixels]) -> Source:
 
 
 class Labelled(NamedTuple):
-    """Images of one size with their labels.
+    """Images of one size, or clips of one length, with their labels.
 
     Attributes:
-        images: RGB.
+        images: RGB, `[n h w 3]` or `[n t h w 3]`.
         pids: person ids, any integers; -1 and 0 have no meaning of their own in training.
         camids: camera ids.
     """
 
     images: Images
-    pids: Rows
-    camids: Rows
+    pids: Labels
+    camids: Labels
 
 
 def from_arrays(train: Labelled, query: Labelled, gallery: Labelled) -> Source:
@@ -97,13 +98,17 @@ def from_arrays(train: Labelled, query: Labelled, gallery: Labelled) -> Source:
 
     def table(split: str) -> Index:
         pixels, pids, camids = splits[split]
-        rows = np.arange(len(pixels), dtype=np.int32)
+        # Each item is a tracklet; an image is one of a single frame.
+        frames = pixels.shape[1] if pixels.ndim == 5 else 1
+        tracklets = np.repeat(np.arange(len(pixels), dtype=np.int32), frames)
+        pids = (labels if split == "train" else pids).astype(np.int32)
+        rows = np.arange(len(tracklets), dtype=np.int32)
         return Index(
             root="",
             paths=np.array([f"{split}[{row}]" for row in rows], dtype=np.str_),
-            pids=(labels if split == "train" else pids).astype(np.int32),
-            camids=camids.astype(np.int32),
-            tracklets=rows,
+            pids=pids[tracklets],
+            camids=camids.astype(np.int32)[tracklets],
+            tracklets=tracklets,
             frames=rows,
         )
 
@@ -114,4 +119,7 @@ def from_arrays(train: Labelled, query: Labelled, gallery: Labelled) -> Source:
         gallery=table("gallery"),
         train_pids=train_pids.astype(np.int32),
     )
-    return in_memory(data, lambda split, row: splits[split].images[row])
+    flat = {
+        split: part.images.reshape(-1, *part.images.shape[-3:]) for split, part in splits.items()
+    }
+    return in_memory(data, lambda split, row: flat[split][row])

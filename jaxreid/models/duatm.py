@@ -1,8 +1,9 @@
 """DuATM: Dual Attention Matching Network for Context-Aware Feature Sequence based Person
 Re-Identification (Si, Zhang, Li, Kuen, Kong, Kot, Wang; CVPR 2018).
 
-An image becomes a sequence X of unit vectors, one for each position of DenseNet-121's last map.
-Two sequences are compared by refining each with itself and aligning it with the other:
+An image becomes a sequence X of unit vectors, one for each position of DenseNet-121's last map. A
+clip has one for each frame: the map's mean, through a bidirectional recurrent layer. Two sequences
+are compared by refining each with itself and aligning it with the other:
 
     q   = ReLU(BN(W x + b))                                                    Eq. (1)
     x̄_a = Σ_m softmax_m⟨q_a, x_a^m⟩ x_a^m,  x̂_b = Σ_n softmax_n⟨q_a, x_b^n⟩ x_b^n  Eqs. (2)-(3)
@@ -19,7 +20,10 @@ Where the paper is silent or contradicts itself:
 * If every weight of Eq. (8) is dropped, the weights before dropping are used.
 * A frozen DenseNet runs with its stored statistics and does not update them.
 * "Data augmentation during evaluation" (Table 1, **): the map of the mirrored image, mirrored
-  back, is averaged with the image's own, and the vectors are normalised again.
+  back, is averaged with the image's own, and the vectors are normalised again. Of a clip, the
+  vectors of its frames are averaged with those of the mirrored clip.
+* The recurrent cell is not named: a GRU of D/2 units in each direction, so that D is 256 for
+  images and clips alike; LSTM and tanh are choices.
 * Intra-only and inter-only matching (Table 2) leave out the other attention and change nothing
   else: ‖x̄_a^i - x̄_b^i‖, and ‖x_a^i - x̂_b^i‖ in both directions.
 """
@@ -36,6 +40,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from jaxreid import losses
 from jaxreid.backbones import DenseNet, layers
 from jaxreid.errors import UserError
+from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops import attention
 from jaxreid.ops.attention import FeatureSequence
 from jaxreid.ops.distance import pairwise_euclidean, safe_root
@@ -48,30 +53,41 @@ class Config:
 
     Attributes:
         dim: D, width of each vector of the sequence.
+        sequence: the positions of an image, or the frames of a clip through a bidirectional
+            recurrent layer of this cell.
         matching: the full dual attention, or what Tables 1 and 2 compare it with.
         margin: γ of Eq. (6), in units of the distance.
         lambda1: weight of the decorrelation loss.
         lambda2: weight of the cross-entropy loss.
         drop: p, the probability that a weight of the convex pooling is dropped.
+        pretrained: weights to start from, see `jaxreid.pretrained`.
         backbone_layers: layers of DenseNet's blocks; (6, 12, 24, 16) is DenseNet-121.
         backbone_growth: channels that each of its layers adds.
         backbone_stem: channels of its first convolution.
     """
 
     dim: int = 256
+    sequence: Literal["positions", "gru", "lstm", "rnn"] = "positions"
     matching: Literal["dual", "intra", "inter", "average"] = "dual"
     margin: float = 0.2
     lambda1: float = 0.1
     lambda2: float = 0.5
     drop: float = 0.2
+    pretrained: str | None = None
     backbone_layers: tuple[int, ...] = (6, 12, 24, 16)
     backbone_growth: int = 32
     backbone_stem: int = 64
 
+    @property
+    def arch(self) -> str:
+        """The backbone's name in `jaxreid.pretrained`."""
+        return "densenet121"
+
     def validate(self) -> None:
         """Raises `UserError` for values that no network can have."""
+        even = self.sequence == "positions" or self.dim % 2 == 0
         rules = {
-            "dim": (self.dim >= 1, "1 or more"),
+            "dim": (self.dim >= 1 and even, "1 or more, and even for two directions of frames"),
             "margin": (self.margin >= 0, "0 or more"),
             "lambda1": (self.lambda1 >= 0, "0 or more"),
             "lambda2": (self.lambda2 >= 0, "0 or more"),
@@ -101,20 +117,31 @@ class Network(nn.Module):
     def setup(self) -> None:
         """Names the layers."""
         c = self.config
-        self.backbone = DenseNet(c.backbone_layers, c.backbone_growth, c.backbone_stem, self.dtype)
-        self.embedding = layers.Linear(c.dim, self.dtype)
+        self.backbone = DenseNet(
+            c.backbone_layers, c.backbone_growth, c.backbone_stem, dtype=self.dtype
+        )
+        if c.sequence == "positions":
+            self.embedding = layers.Linear(c.dim, self.dtype)
+        else:
+            self.recurrent = Recurrent(c.sequence, c.dim // 2, bidirectional=True)
         self.transform = layers.Linear(c.dim)
         self.transform_norm = layers.batch_norm()
         self.classifier = layers.Linear(self.num_ids)
 
     def sequence(
-        self, images: Float[Array, "b h w 3"], *, train: bool, frozen: bool
+        self, images: UInt8[Array, "b *t h w 3"], *, train: bool, frozen: bool
     ) -> Float[Array, "b i j d"]:
-        """Section 3.1: unit vectors over the grid of the last map."""
-        x, _ = self.backbone(images, train=train and not frozen)
+        """Section 3.1: unit vectors over the grid of the last map; of a clip, over `1 x t`."""
+        *items, height, width, _ = images.shape
+        x, _ = self.backbone(images.reshape(-1, height, width, 3), train=train and not frozen)
         if frozen:
             x = jax.lax.stop_gradient(x)
-        return normalise(self.embedding(x).astype(jnp.float32))
+        if self.config.sequence == "positions":
+            x = self.embedding(x)
+        else:
+            frames = x.astype(jnp.float32).mean(axis=(1, 2)).reshape(*items, -1)
+            x = self.recurrent(frames)[:, None]
+        return normalise(x.astype(jnp.float32))
 
     def filters(self, x: Float[Array, "b s d"], *, train: bool) -> Float[Array, "b s d"]:
         """Eq. (1)."""
@@ -124,7 +151,7 @@ class Network(nn.Module):
         """The linear layer of Eq. (8)."""
         return self.classifier(z)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Array:
+    def __call__(self, images: UInt8[Array, "b *t h w 3"]) -> Array:
         """Touches every layer, to initialise them."""
         x = flatten(self.sequence(images, train=False, frozen=False))
         return self.classify(self.filters(x, train=False).mean(axis=1))
@@ -157,14 +184,28 @@ def make(
         return network.apply(variables, *args, method=method, **kwargs)
 
     def init(key: Key[Array, ""], batch: Batch) -> Variables:
-        return dict(network.init(key, normalise_images(batch.images[:1])))
+        check_images(batch)
+        return dict(network.init(key, batch.images[:1]))
+
+    def check_images(batch: Batch) -> None:
+        rank = 4 if config.sequence == "positions" else 5
+        if batch.images.ndim != rank:
+            raise UserError(
+                f"config.model.sequence={config.sequence!r}: expected"
+                f" {'images' if rank == 4 else 'clips (config.data.clip_length)'},"
+                f" got arrays of shape {batch.images.shape}"
+            )
 
     def grid(variables: Variables, batch: Batch) -> Float[Array, "b i j d"]:
-        images = normalise_images(batch.images)
+        check_images(batch)
+        images = batch.images
         run = partial(apply, variables, method="sequence", train=False, frozen=frozen)
         if not flip:
             return run(images)
-        return normalise(run(images) + run(images[:, :, ::-1])[:, :, ::-1])
+        mirrored = run(images[..., ::-1, :])
+        if config.sequence == "positions":
+            mirrored = mirrored[:, :, ::-1]
+        return normalise(run(images) + mirrored)
 
     def features(variables: Variables, batch: Batch) -> Features:
         x = flatten(grid(variables, batch))
@@ -197,12 +238,13 @@ def make(
         del step
 
         def forward(module: Network) -> tuple[Array, Array, Array]:
-            x = module.sequence(normalise_images(batch.images), train=True, frozen=frozen)
+            x = module.sequence(batch.images, train=True, frozen=frozen)
             x = flatten(x)
             weights = losses.convex_pooling_weights(key, x.shape[0], x.shape[1], config.drop)
             pooled = jnp.einsum("bs,bsd->bd", weights, x)  # z of Eq. (8)
             return x, module.filters(x, train=True), module.classify(pooled)
 
+        check_images(batch)
         (x, filters, logits), state = nn.apply(forward, network, mutable=["batch_stats"])(variables)
         items = describe(x, filters)
         distmat = pairwise(items, items)
@@ -222,7 +264,7 @@ def make(
         return total, (state, {**terms, "accuracy": accuracy})
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
-        """The paper's Fig. 8: for each position of an item, where it looked in both images."""
+        """The paper's Fig. 8: for each position of an image, where it looked in both images."""
         x_grid = grid(variables, batch)
         b, height, width, _ = x_grid.shape
         x = flatten(x_grid)
@@ -241,8 +283,8 @@ def make(
             ),
         }
 
-    has_attention = config.matching != "average"
-    return ReidModel(init, features, distance, loss, explain if has_attention else None)
+    has_maps = config.matching != "average" and config.sequence == "positions"
+    return ReidModel(init, features, distance, loss, explain if has_maps else None)
 
 
 def intra_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
@@ -253,20 +295,6 @@ def intra_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
 def inter_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
     """Table 2, Inter: each sequence against the other one aligned with it, both ways."""
     return attention.dual_attention_distance(a._replace(refined=a.x), b._replace(refined=b.x))
-
-
-# RGB mean and deviation of ImageNet, in units of [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def normalise_images(images: UInt8[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
-    """uint8 RGB to the range that the ImageNet weights expect."""
-    scaled = images.astype(jnp.float32) / 255
-    mean, std = (
-        jnp.broadcast_to(jnp.asarray(v), scaled.shape) for v in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return (scaled - mean) / std
 
 
 def normalise(vectors: Float[Array, "*b d"]) -> Float[Array, "*b d"]:

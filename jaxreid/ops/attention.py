@@ -1,8 +1,9 @@
-"""Dual attention matching of two feature sequences (Si et al., CVPR 2018, section 3.2).
+"""Attention over sequences: of frames, and the dual attention matching of two.
 
-One sequence refines itself by attention over its own vectors, and is aligned with the other by
-attention over the other's. Symbols are the paper's: x a sequence of unit vectors, q its filters
-(Eq. 1), x̄ refined, x̂ aligned.
+Dual attention matching (Si et al., CVPR 2018, section 3.2): one sequence refines itself by
+attention over its own vectors, and is aligned with the other by attention over the other's.
+Symbols are the paper's: x a sequence of unit vectors, q its filters (Eq. 1), x̄ refined,
+x̂ aligned.
 """
 
 from typing import NamedTuple
@@ -112,6 +113,15 @@ def _aligned_norms(a: FeatureSequence, b: FeatureSequence) -> Float[Array, "q g 
     squares = jnp.sum(weights * (quadratic - 2 * cross), axis=-1)
     squares += jnp.sum(jnp.square(a.refined), axis=-1)[:, None, :]
     return jnp.sqrt(jnp.maximum(squares, 0.0))
+
+
+def temporal_attention(
+    frames: Float[Array, "b t d"], scores: Float[Array, "b t"]
+) -> Float[Array, "b d"]:
+    """Frames summed by the softmax of their scores, in float32."""
+    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=1)
+    frames = frames.astype(jnp.float32)
+    return jnp.einsum("bt,btd->bd", weights, frames, precision="highest")
 
 
 def _norm(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:

@@ -37,3 +37,33 @@ def test_the_draw_does_not_depend_on_the_devices():
     shared = sharding.put(np.asarray(images()), sharding.split(mesh))
     got = crop(jax.random.key(1), shared, (6, 4), True)
     np.testing.assert_array_equal(got, want)
+
+
+def test_frames_of_a_clip_are_cropped_alike_or_each_for_itself():
+    clips = jnp.broadcast_to(images(8)[:, None], (8, 5, 9, 7, 3))
+    alike = np.asarray(random_crop_and_flip(jax.random.key(0), clips, (6, 4), True))
+    assert alike.shape == (8, 5, 6, 4, 3)
+    assert (alike == alike[:, :1]).all()
+    assert len({clip.tobytes() for clip in alike[:, 0]}) > 2
+    each = np.asarray(
+        random_crop_and_flip(jax.random.key(0), clips, (6, 4), True, clip_draw="frame")
+    )
+    assert (each != each[:, :1]).any()
+
+
+def test_an_image_is_enlarged_and_cropped_or_comes_whole():
+    ramp = np.broadcast_to(10 * np.arange(16)[:, None, None], (64, 16, 8, 3)).astype(np.uint8)
+    out = np.asarray(
+        random_crop_and_flip(
+            jax.random.key(0), jnp.asarray(ramp), (16, 8), False, enlarged=(32, 12), probability=0.5
+        )
+    )
+    whole = (out == ramp).all(axis=(1, 2, 3))
+    assert 0.25 < whole.mean() < 0.75
+    # Twice as high: a row of the enlarged image lies at (row + 1/2) / 2 - 1/2 of the image.
+    tall = np.interp((np.arange(32) + 0.5) / 2 - 0.5, np.arange(16), 10.0 * np.arange(16))
+    tops = set()
+    for crop in out[~whole][:, :, 0, 0].astype(float):
+        (top,) = (t for t in range(17) if np.abs(tall[t : t + 16] - crop).max() <= 0.5)
+        tops.add(top)
+    assert len(tops) > 5

@@ -8,7 +8,7 @@ import pytest
 
 from jaxreid import sharding
 from jaxreid.data.augment import random_crop_and_flip
-from jaxreid.models import duatm
+from jaxreid.models import cosam, duatm
 from jaxreid.types import Batch
 
 _TINY = {
@@ -17,31 +17,48 @@ _TINY = {
     "backbone_growth": 4,
     "backbone_stem": 8,
 }
+_TINY_COSAM = {
+    "reduced": 8,
+    "attention_features": 16,
+    "hidden_features": 16,
+    "backbone_layers": (1, 1, 1, 1),
+    "backbone_width": 4,
+}
 MODELS = {
     "duatm": duatm.Config(**_TINY),
     "duatm-intra": duatm.Config(**_TINY, matching="intra"),
     "duatm-inter": duatm.Config(**_TINY, matching="inter"),
     "duatm-average": duatm.Config(**_TINY, matching="average"),
+    "cosam": cosam.Config(**_TINY_COSAM),
+    "cosam-ta": cosam.Config(**_TINY_COSAM, backbone="resnet50", head="ta", variant="paper"),
 }
-NUM_IDS, PER_ID = 4, 2
+CLIPS = {"cosam", "cosam-ta"}
+NUM_IDS, PER_ID, CLIP_LENGTH = 4, 2, 3
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def batch():
-    """Persons that differ in the colours of their halves, and images of one in noise."""
+def batch(name):
+    """Persons that differ in the colours of their halves, and images or clips of one in noise."""
     # A draw that leaves no ReLU of the tiny networks at its kink, where rounding decides.
     rng = np.random.default_rng(1)
     pids = np.repeat(np.arange(NUM_IDS), PER_ID)
     colours = rng.integers(0, 255, (NUM_IDS, 2, 1, 1, 3))
     images = np.repeat(np.repeat(colours[pids], 32, axis=2), 32, axis=3).reshape(-1, 64, 32, 3)
+    if name in CLIPS:
+        images = np.repeat(images[:, None], CLIP_LENGTH, axis=1)
     images = np.clip(images + rng.normal(0, 20, images.shape), 0, 255).astype(np.uint8)
     return Batch(jnp.asarray(images), jnp.asarray(pids), jnp.ones(len(pids), int))
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def built(request, batch):
-    model = MODELS[request.param].make(NUM_IDS)
-    return MODELS[request.param], model, jax.jit(model.init)(jax.random.key(0), batch)
+@pytest.fixture(scope="module")
+def built(name, batch):
+    model = MODELS[name].make(NUM_IDS)
+    return MODELS[name], model, jax.jit(model.init)(jax.random.key(0), batch)
 
 
 def loss_and_gradient(model, variables, batch):
@@ -73,7 +90,7 @@ def test_every_parameter_has_a_finite_gradient(built, batch):
     }
     assert all(jnp.isfinite(gradient).all() for gradient in jax.tree.leaves(grads))
     # Average pooling does not attend; a bias in front of BatchNorm has no effect but rounding.
-    unused = {"transform"} if config.matching == "average" else set()
+    unused = {"transform"} if getattr(config, "matching", None) == "average" else set()
     assert not {path for path in idle if not any(name in path for name in unused)}
 
 
@@ -113,7 +130,7 @@ def test_distances_do_not_depend_on_the_blocks(built, batch):
                 jax.tree.map(lambda x, k=k: x[k : k + 1], tree)
                 for tree, k in ((queries, i), (gallery, j))
             )
-            close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=1e-5)
+            close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=1e-5, rtol=1e-4)
 
 
 def test_features_are_of_one_item_alone(built, batch):
@@ -162,10 +179,11 @@ def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
 def test_mirrored_images_have_the_same_averaged_distance(built, batch):
     config, _, variables = built
     model = config.make(NUM_IDS, flip=True)
-    mirrored = batch._replace(images=batch.images[:, :, ::-1])
+    mirrored = batch._replace(images=batch.images[..., ::-1, :])
     features = jax.jit(model.features)
     a, b = features(variables, batch), features(variables, mirrored)
-    close(model.distance(variables, a, a), model.distance(variables, b, b), atol=1e-3)
+    want = model.distance(variables, a, a)
+    close(model.distance(variables, b, b), want, atol=1e-3 * max(1, want.max()))
 
 
 def test_half_precision_is_near_full_precision(built, batch):
@@ -197,7 +215,7 @@ def test_it_overfits_a_few_identities(built, batch):
         (value, (state, _)), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
         updates, opt_state = optimizer.update(grads, opt_state)
         params = optax.apply_updates(variables["params"], updates)
-        return {"params": params, **state}, opt_state, value
+        return {**variables, "params": params, **state}, opt_state, value
 
     opt_state, losses = optimizer.init(variables["params"]), []
     for key in jax.random.split(jax.random.key(2), 40):

@@ -140,3 +140,17 @@ def test_the_gradient_is_finite_for_duplicates():
     for gradient in jax.grad(total, (0, 1))(x, q):
         assert jnp.isfinite(gradient).all()
         assert jnp.abs(gradient).max() > 0
+
+
+def test_temporal_attention_is_a_softmax_over_frames():
+    rng = np.random.default_rng(0)
+    frames, scores = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 4))
+    want = np.zeros((3, 5))
+    for i in range(3):
+        for weight, frame in zip(softmax(scores[i]), frames[i]):
+            want[i] += weight * frame
+    got = ops.temporal_attention(jnp.float32(frames), jnp.float32(scores))
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    mean = ops.temporal_attention(jnp.float32(frames), jnp.zeros((3, 4)))
+    np.testing.assert_allclose(mean, frames.mean(axis=1), atol=1e-6)
+    assert ops.temporal_attention(jnp.bfloat16(frames), jnp.bfloat16(scores)).dtype == jnp.float32

@@ -1,0 +1,107 @@
+"""The whole training step of a config, at its own batch: time, memory, and share of the peak.
+
+    python -m benchmarks.train_step --config=configs/cosam_mars.py [--precision=bfloat16]
+        [--image-size=256,128 --num-ids=8 --num-instances=4 --steps=10]
+
+Augmentation, loss, gradient and update, as `jaxreid.train` runs them, on random images that lie on
+the device. Operations are XLA's own count of the compiled program (a multiply-add is two); the
+share is of the matrix unit's dense peak, where the device is known.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreid import sharding
+from jaxreid.config import load_config, validate
+from jaxreid.train import PRECISIONS, example_batch, make_optimizer, make_train_step
+from jaxreid.types import Batch, TrainState
+
+# Dense peaks in TFLOP/s, from NVIDIA's data sheets: bfloat16, and TF32, in which float32 products
+# run by default.
+PEAKS = {
+    "H100": {"bfloat16": 989.0, "float32": 495.0},
+    "H200": {"bfloat16": 989.0, "float32": 495.0},
+    "A100": {"bfloat16": 312.0, "float32": 156.0},
+}
+
+
+def main() -> None:
+    """Prints one line for each figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="file.py or file.py:variant")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--image-size", help="height,width")
+    parser.add_argument("--num-ids", type=int)
+    parser.add_argument("--num-instances", type=int)
+    parser.add_argument("--persons", type=int, default=625, help="of the classifier")
+    parser.add_argument("--steps", type=int, default=10)
+    args = parser.parse_args()
+
+    path, *variant = args.config.split(":", 1)
+    config = load_config(Path(path), *variant)
+    config.train.precision = args.precision
+    if args.image_size:
+        height, width = args.image_size.split(",")
+        config.data.image_size = int(height), int(width)
+    config.data.num_ids = args.num_ids or config.data.num_ids
+    config.data.num_instances = args.num_instances or config.data.num_instances
+    validate(config)
+    data, mesh = config.data, sharding.make_mesh()
+    model = config.model.make(args.persons, dtype=PRECISIONS[args.precision])
+    optimizer, _ = make_optimizer(config.optim, 100)
+
+    def init() -> TrainState:
+        variables = model.init(jax.random.key(0), example_batch(config))
+        params = variables.pop("params")
+        return TrainState(jnp.int32(0), params, variables, optimizer.init(params))
+
+    state = jax.jit(init, out_shardings=sharding.replicated(mesh))()
+    frames = () if data.clip_length is None else (data.clip_length,)
+    shape = (data.batch_size, *frames, *data.load_size, 3)
+    images = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    pids = np.arange(data.batch_size, dtype=np.int32) // data.num_instances
+    batch = sharding.put(Batch(images, pids, np.ones_like(pids)), sharding.split(mesh))
+
+    start = time.perf_counter()
+    lowered = make_train_step(config, model, optimizer, mesh).lower(state, batch)  # type: ignore[attr-defined]
+    step = lowered.compile()
+    compile_seconds = time.perf_counter() - start
+    operations = step.cost_analysis()["flops"]
+    seconds = []
+    for _ in range(args.steps + 1):
+        start = time.perf_counter()
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+        seconds.append(time.perf_counter() - start)
+    assert bool(metrics["finite"])
+
+    device = jax.devices()[0]
+    median = statistics.median(seconds[1:])
+    print(f"{args.config}, batch {shape}, {args.precision}, {mesh.size} x {device.device_kind}")
+    print(f"compile      {compile_seconds:9.1f} s")
+    print(f"step         {median:9.4f} s, median of {args.steps}")
+    images_per_s = data.batch_size * (data.clip_length or 1) / median
+    print(f"throughput   {images_per_s:9.0f} images/s, {data.batch_size / median:.1f} items/s")
+    print(f"operations   {operations / 1e12:9.3f} TFLOP a step and device, by XLA's count")
+    peak = next((p for name, p in PEAKS.items() if name in device.device_kind), None)
+    if peak is not None:
+        share = operations / median / 1e12 / peak[args.precision]
+        print(f"share        {share:9.1%} of {peak[args.precision]:.0f} TFLOP/s dense peak")
+    memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    if memory is not None:
+        print(f"peak memory  {memory / 2**30:9.2f} GiB in use on the device")
+    planned = step.memory_analysis()
+    total = planned.temp_size_in_bytes + planned.argument_size_in_bytes
+    print(f"planned      {total / 2**30:9.2f} GiB by XLA: arguments and temporaries")
+
+
+if __name__ == "__main__":
+    main()

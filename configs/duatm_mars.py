@@ -1,0 +1,95 @@
+"""DuATM on MARS: sequences of frames.
+
+    python -m jaxreid.main --config=configs/duatm_mars.py \
+        --config.data.root=/data/MARS \
+        --config.model.pretrained=densenet121.pth --workdir=runs/duatm_mars
+
+Hardware: the paper used two Titan X. Time on one H100: not yet measured.
+The paper, from ImageNet weights: rank-1 74.43 %, mAP 58.19 % (Table 1, l0 + l1 + l2).
+Ours: not yet run on the real MARS.
+
+A variant is a row of the paper: `--config=configs/duatm_mars.py:tuned`; `:help` lists them. The
+tracklets are 509,914 files: on a slow file system, write them as records first (`jaxreid.prepare`).
+"""
+
+from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose, table_row
+from jaxreid.models import duatm
+
+_TRIPLET_ONLY = {"model.lambda1": 0.0, "model.lambda2": 0.0}
+_TUNED = {"model.lambda1": 0.5, "model.lambda2": 0.5, "model.drop": 0.4}
+_TUNED_FLIP = {**_TUNED, "eval.flip": True}
+
+
+def _frames(length: int, **paper: float) -> Variant:
+    """A point of Fig. 7: the length of the sequence, in training and at test."""
+    changes = {"data.clip_length": length, "eval.clip_length": length}
+    return Variant(changes, paper, f"MARS, Fig. 7, T = {length}")
+
+
+VARIANTS = {
+    # Table 1: losses, each with the dual attention unless it says otherwise.
+    "avepool": table_row(
+        "MARS, Table 1, AvePool + l0",
+        {**_TRIPLET_ONLY, "model.matching": "average"},
+        *(65.45, 81.92, 90.10, 47.26),
+    ),
+    "l0": table_row("MARS, Table 1, DuATM + l0", _TRIPLET_ONLY, 66.36, 83.13, 90.40, 48.44),
+    "l0_l1": table_row(
+        "MARS, Table 1, l0 + l1", {"model.lambda2": 0.0}, 66.52, 83.78, 91.21, 49.07
+    ),
+    "l0_l2": table_row(
+        "MARS, Table 1, l0 + l2", {"model.lambda1": 0.0}, 73.74, 87.73, 93.84, 56.36
+    ),
+    "l0_l1_l2": table_row("MARS, Table 1, l0 + l1 + l2", {}, 74.43, 89.08, 94.13, 58.19),
+    "tuned": table_row("MARS, Table 1, DuATM*", _TUNED, 76.36, 90.10, 95.30, 58.96),
+    "tuned_flip": table_row("MARS, Table 1, DuATM**", _TUNED_FLIP, 78.74, 90.86, 95.76, 62.26),
+    # Table 7, DuATM*: larger images. The activations of 336 such frames come to 27 GB in float32.
+    "large": Variant(
+        {**_TUNED_FLIP, "data.image_size": (256, 128)},
+        {"rank1": 0.8116, "mAP": 0.6773},
+        "MARS, Table 7, DuATM*",
+    ),
+    # Fig. 7: two values of mAP are in the text; the other points are ours.
+    "t1": _frames(1, mAP=0.2187),
+    **{f"t{length}": _frames(length) for length in (2, 4, 8, 16, 32, 64)},
+    "t96": _frames(96, mAP=0.5942),
+    # The cell of the recurrent layer, which the paper does not name.
+    **{
+        cell: Variant({"model.sequence": cell}, {}, f"MARS, {cell} instead of a GRU: ours")
+        for cell in ("lstm", "rnn")
+    },
+}
+
+
+def get_config(variant: str | None = None) -> Config:
+    config = Config(
+        model=duatm.Config(sequence="gru"),
+        data=Data(
+            name="mars",
+            image_size=(128, 64),
+            enlarge=1.0,
+            flip=False,  # section 4.1: the random window is the only augmentation
+            num_ids=7,
+            num_instances=3,
+            clip_length=16,
+            check=False,  # a million files: `python -m jaxreid.prepare --check` decodes them once
+        ),
+        optim=Optim(
+            name="sgd",
+            lr=0.01,
+            momentum=0.9,
+            weight_decay=5e-4,
+            frozen_epochs=100,
+            decay_epochs=(250,),
+        ),
+        train=Train(epochs=300),
+        eval=Eval(
+            ap="trapezoid",  # section 4.1: the evaluation code of MARS, ported
+            clips="first",
+            clip_length=64,
+            batch_size=8,
+        ),
+        paper_source="MARS, Table 1, l0 + l1 + l2",
+        paper={"rank1": 0.7443, "rank5": 0.8908, "rank20": 0.9413, "mAP": 0.5819},
+    )
+    return choose(config, VARIANTS, variant)
