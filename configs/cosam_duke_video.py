@@ -37,8 +37,8 @@ _BLOCKS = {
     ("se_resnet50", 4): (94.0, 95.4, 99.0, 99.9),
     ("se_resnet50", 5): (93.9, 94.9, 99.1, 99.9),
 }
-# Tables 2 and 4: how frames become a clip, without and with COSAM 4,5. mAP, rank-1, rank-5, rank-20;
-# the last is in Table 2 and Table 3 alone.
+# Tables 2 and 4: how frames become a clip, without and with COSAM 4,5. mAP, rank-1, rank-5, and
+# rank-20 where Table 2 or 3 has it.
 _HEADS = {
     ("resnet50", "tp", ()): (92.9, 93.6, 99.0, 99.7),
     ("resnet50", "tp", (4, 5)): (94.0, 94.4, 99.1, 99.9),

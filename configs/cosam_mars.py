@@ -37,8 +37,8 @@ _BLOCKS = {
     ("se_resnet50", 4): (79.8, 84.9, 95.4, 97.8),
     ("se_resnet50", 5): (79.9, 84.5, 95.7, 97.9),
 }
-# Tables 2 and 4: how frames become a clip, without and with COSAM 4,5. mAP, rank-1, rank-5, rank-20;
-# the last is in Table 2 and Table 3 alone.
+# Tables 2 and 4: how frames become a clip, without and with COSAM 4,5. mAP, rank-1, rank-5, and
+# rank-20 where Table 2 or 3 has it.
 _HEADS = {
     ("resnet50", "tp", ()): (75.8, 83.1, 92.8, 96.8),
     ("resnet50", "tp", (4, 5)): (77.2, 83.7, 94.1, 97.5),

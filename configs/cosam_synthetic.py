@@ -5,7 +5,7 @@
 
 The network, the losses and the protocol are those of `cosam_mars.py`, with ResNet-50. What differs
 is there because the run starts from random weights and has minutes on two processor cores: frames
-of 64 x 32, smaller batches, and a larger learning rate with a warm-up.
+of 96 x 48, smaller batches, and a larger learning rate with a warm-up.
 
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
@@ -20,10 +20,10 @@ def get_config(variant: str | None = None) -> Config:
         data=Data(
             name="synthetic_video",
             root="runs/synthetic_video",
-            image_size=(64, 32),
+            image_size=(96, 48),
             enlarge_probability=0.5,
-            num_ids=4,
-            num_instances=4,
+            num_ids=8,
+            num_instances=2,
             clip_length=4,
             clip_draw="frame",
         ),

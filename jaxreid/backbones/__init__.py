@@ -1,4 +1,4 @@
-"""ImageNet networks, one file each."""
+"""ImageNet networks, one file for each family."""
 
 from jaxreid.backbones.caffenet import CaffeNet, caffenet
 from jaxreid.backbones.densenet import DenseNet, densenet121

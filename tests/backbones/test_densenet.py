@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,7 @@ def test_densenet121_with_its_classifier():
 def small():
     network = DenseNet((1, 2), growth=4, stem=8)
     images = jax.random.randint(jax.random.key(0), (2, 32, 32, 3), 0, 256).astype(jnp.uint8)
-    return network, network.init(jax.random.key(1), images, train=False), images
+    return network, jax.jit(partial(network.init, train=False))(jax.random.key(1), images), images
 
 
 def test_every_layer_sees_all_maps_before_it(small):

@@ -159,7 +159,7 @@ def test_one_device_equals_eight(built, batch):
         results.append(
             jax.device_get(run(sharding.put(host[0], everywhere), sharding.put(host[1], divided)))
         )
-    close(*results, atol=1e-5, rtol=1e-4)
+    close(*results, atol=5e-5, rtol=1e-4)
 
 
 def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
