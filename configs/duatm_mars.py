@@ -88,6 +88,8 @@ def get_config(variant: str | None = None) -> Config:
             clips="first",
             clip_length=64,
             batch_size=8,
+            query_block=32,  # sequences are twice as long as an image's
+            gallery_block=256,
         ),
         paper_source="MARS, Table 1, l0 + l1 + l2",
         paper={"rank1": 0.7443, "rank5": 0.8908, "rank20": 0.9413, "mAP": 0.5819},

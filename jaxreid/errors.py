@@ -1,7 +1,7 @@
 """Errors that a user can act on: one line that names the file, the key or the flag."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -12,6 +12,19 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the choice nearest to `name`, or an empty string."""
     match = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def require(prefix: str, holder: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Raises `UserError` for the first field whose rule does not hold.
+
+    Args:
+        prefix: what stands before the field's name, as in `config.model.`.
+        holder: of the fields.
+        rules: for each field whether its value will do, and what was expected.
+    """
+    for name, (holds, expected) in rules.items():
+        if not holds:
+            raise UserError(f"{prefix}{name}={getattr(holder, name)!r}: expected {expected}")
 
 
 class Interrupted(Exception):

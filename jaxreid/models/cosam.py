@@ -37,7 +37,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import ResNet, layers
-from jaxreid.errors import UserError
+from jaxreid.errors import UserError, require
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops.attention import temporal_attention
 from jaxreid.ops.correlation import normalized_cross_correlation
@@ -108,9 +108,7 @@ class Config:
             ),
             "backbone_width": (self.backbone_width >= 1, "1 or more"),
         }
-        for name, (holds, expected) in rules.items():
-            if not holds:
-                raise UserError(f"config.model.{name}={getattr(self, name)!r}: expected {expected}")
+        require("config.model.", self, rules)
 
     def make(
         self, num_ids: int, *, dtype: Any = jnp.float32, frozen: bool = False, flip: bool = False

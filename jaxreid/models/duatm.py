@@ -39,7 +39,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import DenseNet, layers
-from jaxreid.errors import UserError
+from jaxreid.errors import UserError, require
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops import attention
 from jaxreid.ops.attention import FeatureSequence
@@ -96,9 +96,7 @@ class Config:
             "backbone_growth": (self.backbone_growth >= 1, "1 or more"),
             "backbone_stem": (self.backbone_stem >= 1, "1 or more"),
         }
-        for name, (holds, expected) in rules.items():
-            if not holds:
-                raise UserError(f"config.model.{name}={getattr(self, name)!r}: expected {expected}")
+        require("config.model.", self, rules)
 
     def make(
         self, num_ids: int, *, dtype: Any = jnp.float32, frozen: bool = False, flip: bool = False
