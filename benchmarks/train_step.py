@@ -59,7 +59,7 @@ def main() -> None:
     optimizer, _ = make_optimizer(config.optim, 100)
 
     def init() -> TrainState:
-        variables = model.init(jax.random.key(0), example_batch(config))
+        variables = model.init(jax.random.key(0), example_batch(config, data.clip_length))
         params = variables.pop("params")
         return TrainState(jnp.int32(0), params, variables, optimizer.init(params))
 

@@ -1,12 +1,13 @@
 """DuATM on DukeMTMC-reID. (Its owners have withdrawn this data set; see the README.)
 
     python -m jaxreid.main --config=configs/duatm_duke.py \
-        --config.data.root=/data/DukeMTMC-reID --workdir=runs/duatm_duke
+        --config.data.root=/data/DukeMTMC-reID \
+        --config.model.pretrained=densenet121.pth --workdir=runs/duatm_duke
 
 Hardware: the paper used two Titan X. Time on one H100: not yet measured.
 The paper, from ImageNet weights: rank-1 81.06 %, mAP 62.27 % (Table 1, l0 + l1 + l2).
-Ours: not yet run. This version starts DenseNet-121 from random weights: it cannot read ImageNet
-weights yet, and the paper's figures should not be expected of it.
+Ours: not yet run on the real DukeMTMC-reID. Without `pretrained` the network starts from random weights,
+and the paper's figures should not be expected of it.
 
 A variant is a row of the paper: `--config=configs/duatm_duke.py:tuned`; `:help` lists them.
 """

@@ -1,12 +1,13 @@
 """DuATM on Market-1501.
 
     python -m jaxreid.main --config=configs/duatm_market.py \
-        --config.data.root=/data/Market-1501-v15.09.15 --workdir=runs/duatm
+        --config.data.root=/data/Market-1501-v15.09.15 \
+        --config.model.pretrained=densenet121.pth --workdir=runs/duatm
 
 Hardware: the paper used two Titan X. Time on one H100: not yet measured.
 The paper, from ImageNet weights: rank-1 88.75 %, mAP 70.46 % (Table 1, l0 + l1 + l2).
-Ours: not yet run. This version starts DenseNet-121 from random weights: it cannot read ImageNet
-weights yet, and the paper's figures should not be expected of it.
+Ours: not yet run on the real Market-1501. Without `pretrained` the network starts from random weights,
+and the paper's figures should not be expected of it.
 
 A variant is a row of the paper: `--config=configs/duatm_market.py:tuned`; `:help` lists them.
 """

@@ -3,6 +3,7 @@
 A save that is killed half-way leaves a folder that the next start ignores.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,12 @@ def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
     _quiet_orbax()
     folder, steps = (Path(workdir) / FOLDER).absolute(), _steps(Path(workdir))
     if not steps:
+        splits = [path for path in Path(workdir).glob("split*") if has_checkpoint(path)]
+        if splits:
+            raise UserError(
+                f"{workdir}: holds the runs of {len(splits)} splits and no checkpoint of its own;"
+                f" give the folder of one of them, such as {min(splits)}"
+            )
         raise UserError(f"{folder}: no checkpoint there; train with --workdir={workdir} first")
     if step is not None and step not in steps:
         there = ", ".join(map(str, sorted(steps)))
@@ -134,8 +141,9 @@ def _steps(workdir: Path) -> list[int]:
 
 def _structure(folder: Path) -> Any:
     """What a checkpoint holds, as a tree of shapes and types."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder / "default").item_metadata.tree
+    # Not by a checkpointer: it would look for the whole step's metadata beside the tree's.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        return handler.metadata(folder / "default").tree
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

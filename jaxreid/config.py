@@ -405,19 +405,30 @@ _FREE = (
 )
 
 
-def claim_workdir(config: Config, workdir: Path, fingerprint: str) -> None:
+def claim_workdir(config: Config, workdir: Path, fingerprint: str, started: bool = False) -> None:
     """Writes `config.json`, or makes sure that the run there is this one.
+
+    Args:
+        config: the run.
+        workdir: its folder.
+        fingerprint: of the data.
+        started: whether it has a checkpoint. Where its weights came from is then history, which
+            need not be given again and is kept.
 
     Raises:
         UserError: the folder holds a run with another config, or over other data.
     """
     path = workdir / "config.json"
-    ours = _flat({**config.to_dict(), "fingerprint": fingerprint})
+    tree = {**config.to_dict(), "fingerprint": fingerprint}
     if path.is_file():
         try:
-            theirs = _flat(json.loads(path.read_text()))
-        except ValueError as error:
+            there = json.loads(path.read_text())
+            theirs = _flat(there)
+            if started:
+                tree["model"]["pretrained"] = there["model"].get("pretrained")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not the config of a run ({error})") from None
+        ours = _flat(tree)
         differing = [
             f"{key}: there {theirs.get(key)!r}, now {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -433,7 +444,7 @@ def claim_workdir(config: Config, workdir: Path, fingerprint: str) -> None:
                 f"--workdir={workdir} holds a run with another config ({'; '.join(differing)});"
                 " give another --workdir, or the same config"
             )
-    text = json.dumps({**config.to_dict(), "fingerprint": fingerprint}, indent=2)
+    text = json.dumps(tree, indent=2)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")

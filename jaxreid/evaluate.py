@@ -1,6 +1,6 @@
 """The only evaluator: features once, distances in blocks, ranks by exact counts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from jaxreid import sharding
 from jaxreid.config import Config
 from jaxreid.data.clips import Clips, scored_clips
-from jaxreid.data.index import ReidData, Tracklets, num_unmatched, remove_queries
+from jaxreid.data.index import ReidData, Tracklets, not_queries, num_unmatched
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
 from jaxreid.metrics.ranking import Ranking, match_ranks, summarise, top_k
@@ -64,8 +64,9 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
         UserError: no query has a true match.
     """
     data = source.data
-    query, gallery = scored_items(config, data)
-    if num_unmatched(query, gallery) == query.size:
+    query, gallery = data.query.tracks(), data.gallery.tracks()
+    protocols = admitted(config, data)
+    if num_unmatched(query, gallery.take(next(iter(protocols.values())))) == query.size:
         raise UserError(
             f"{data.name}: none of the {query.size} queries has a true match (the same person from"
             " another camera) in the gallery, so nothing can be scored"
@@ -73,12 +74,15 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     features = jax.jit(model.features, in_shardings=(everywhere, divided), out_shardings=divided)
     distance = jax.jit(model.distance, in_shardings=(everywhere, everywhere, divided))
+    pool = model.pool and jax.jit(
+        model.pool, in_shardings=(everywhere, divided), out_shardings=divided
+    )
     batch_size = _round_up(config.eval.batch_size, mesh.size)
     gallery_block = _round_up(config.eval.gallery_block, mesh.size)
     query_block = config.eval.query_block
 
     def extract(variables: Variables, split: str, tracks: Tracklets) -> Features:
-        """The features of every item: the mean over its clips."""
+        """The features of every item: the mean over its clips, as the model pools it."""
         rows, items = clips(config, tracks, split)
         chosen = [slice(i, i + batch_size) for i in range(0, len(rows), batch_size)]
         images = source.images(split, [rows[some] for some in chosen], config.data.image_size)
@@ -95,7 +99,17 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
             for sums, x in zip(jax.tree.leaves(total), jax.tree.leaves(found)):
                 sums[of[starts]] += np.add.reduceat(x[: len(of)], starts, axis=0)
         counts = np.bincount(items)
-        return jax.tree.map(lambda x: x / _column(counts, x).astype(x.dtype), total)
+        if counts.max() == 1:
+            return total
+        mean = jax.tree.map(lambda x: x / _column(counts, x).astype(x.dtype), total)
+        if pool is None:
+            return mean
+        blocks = _blocks(mean, tracks.size, batch_size)
+        pooled = [
+            jax.device_get(pool(variables, sharding.put(_pad(block, batch_size), divided)))
+            for block in blocks
+        ]
+        return jax.tree.map(lambda *x: np.concatenate(x)[: tracks.size], *pooled)
 
     def distances(
         variables: Variables, feats_q: Features, feats_g: Features
@@ -117,32 +131,46 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
         feats_q = extract(variables, "query", query)
         feats_g = extract(variables, "gallery", gallery)
         pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
-        ranks: list[Int[np.ndarray, " m"]] = []
+        ranks: dict[str, list[Int[np.ndarray, " m"]]] = {name: [] for name in protocols}
         nearest: list[Int[np.ndarray, " k"]] = []
         how_far: list[Float[np.ndarray, " k"]] = []
         for rows, block in distances(variables, feats_q, feats_g):
             pids, camids = query.pids[rows], query.camids[rows]
-            try:
-                ranks += match_ranks(block, pids, gallery.pids, camids, gallery.camids)
-            except ValueError as error:
-                at = f"queries {rows.start} to {rows.stop - 1}"
-                raise UserError(f"scoring failed among {at}: {error}") from None
+            # The config's own protocol comes last, and its nearest items are shown.
+            for name, columns in reversed(protocols.items()):
+                part, there = block[:, columns], gallery.take(columns)
+                try:
+                    ranks[name] += match_ranks(part, pids, there.pids, camids, there.camids)
+                except ValueError as error:
+                    at = f"queries {rows.start} to {rows.stop - 1}"
+                    raise UserError(f"scoring failed among {at}: {error}") from None
             here = pictured[(pictured >= rows.start) & (pictured < rows.stop)] - rows.start
-            top = top_k(block[here], pids[here], gallery.pids, camids[here], gallery.camids, k=TOP)
-            nearest += list(top)
-            how_far += list(np.take_along_axis(block[here], top, axis=1))
-        ranking = summarise(ranks, max_rank=config.eval.max_rank, ap=config.eval.ap)
+            top = top_k(part[here], pids[here], there.pids, camids[here], there.camids, k=TOP)
+            nearest += list(np.where(top < 0, top, columns[top]))
+            how_far += list(np.take_along_axis(part[here], top, axis=1))
+        rankings = {
+            name: summarise(found, max_rank=config.eval.max_rank, ap=config.eval.ap)
+            for name, found in ranks.items()
+        }
         some = [i for i, found in enumerate(nearest) if found.max(initial=-1) >= 0]
         shown = Shown(pictured[some], np.stack(nearest)[some], np.stack(how_far)[some])
-        return Evaluation(_scores(config, data, query, gallery, ranking), ranking, shown)
+        scores = _scores(config, data, protocols, rankings)
+        return Evaluation(scores, next(iter(rankings.values())), shown)
 
     return evaluate
 
 
-def scored_items(config: Config, data: ReidData) -> tuple[Tracklets, Tracklets]:
-    """Queries and gallery as the protocol has them: see `config.Eval.mars_protocol`."""
-    removed = config.eval.mars_protocol == "query_removed"
-    return data.query.tracks(), remove_queries(data) if removed else data.gallery.tracks()
+def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]:
+    """Which gallery items each protocol of MARS keeps; the config's own comes first.
+
+    Where queries are not in the gallery, there is nothing to choose.
+    """
+    own = config.eval.mars_protocol
+    everything = np.arange(data.gallery.tracks().size)
+    if not data.shared_tracklets:
+        return {own: everything}
+    both = {"official": everything, "query_removed": np.flatnonzero(not_queries(data))}
+    return {own: both.pop(own), **both}
 
 
 def clips(config: Config, tracks: Tracklets, split: str) -> Clips:
@@ -152,26 +180,37 @@ def clips(config: Config, tracks: Tracklets, split: str) -> Clips:
 
 
 def _scores(
-    config: Config, data: ReidData, query: Tracklets, gallery: Tracklets, ranking: Ranking
+    config: Config, data: ReidData, protocols: Mapping[str, Any], rankings: Mapping[str, Ranking]
 ) -> dict[str, Any]:
-    def at(rank: int) -> float:
-        return float(ranking.cmc[min(rank, len(ranking.cmc)) - 1])
-
+    (own, columns), *_ = protocols.items()
     words: dict[str, Any] = {"ap": config.eval.ap, "flip": config.eval.flip, "rerank": False}
     if length := config.eval.clip_length or config.data.clip_length:
         words["clips"] = f"{config.eval.clips}, {length} frames"
+    if data.split is not None:
+        words["split"] = data.split
+    if data.notes:
+        words["notes"] = "; ".join(data.notes)
     if data.shared_tracklets:
-        words["mars_protocol"] = config.eval.mars_protocol
+        words["mars_protocol"] = own
+        # The figures of the two protocols do not compare, so both are given.
+        words["other_protocol"] = {
+            "mars_protocol": next(name for name in protocols if name != own),
+            **_figures(next(r for name, r in rankings.items() if name != own)),
+        }
     return {
-        **{f"rank{rank}": at(rank) for rank in (1, 5, 10, 20)},
-        "mAP": float(ranking.mean_ap),
-        "num_queries": query.size,
-        "num_gallery": gallery.size,
-        "num_valid": ranking.num_valid,
+        **_figures(rankings[own]),
+        "num_queries": data.query.tracks().size,
+        "num_gallery": len(columns),
         "data": data.name,
         "protocol": "single query; same person and camera left out; ties count against the query",
         **words,
     }
+
+
+def _figures(ranking: Ranking) -> dict[str, Any]:
+    cmc = ranking.cmc
+    at = {f"rank{rank}": float(cmc[min(rank, len(cmc)) - 1]) for rank in (1, 5, 10, 20)}
+    return {**at, "mAP": float(ranking.mean_ap), "num_valid": ranking.num_valid}
 
 
 def describe(scores: dict[str, Any]) -> str:
@@ -181,8 +220,14 @@ def describe(scores: dict[str, Any]) -> str:
     )
     unmatched = scores["num_queries"] - scores["num_valid"]
     video = f" clips {scores['clips']};" if "clips" in scores else ""
+    video += f" split {scores['split']};" if "split" in scores else ""
+    video += f" {scores['notes']};" if "notes" in scores else ""
     if "mars_protocol" in scores:
-        video += f" MARS protocol {scores['mars_protocol']};"
+        other = scores["other_protocol"]
+        video += (
+            f" MARS protocol {scores['mars_protocol']} ({other['mars_protocol']}: rank1"
+            f" {other['rank1']:.2%}, mAP {other['mAP']:.2%} of {other['num_valid']} queries);"
+        )
     return (
         f"{scores['data']}: {figures} [{scores['num_queries']} queries, {scores['num_gallery']}"
         f" gallery {'tracklets' if 'clips' in scores else 'images'}; {unmatched} queries without a"

@@ -27,7 +27,7 @@ from jaxreid.errors import Interrupted, UserError
 from jaxreid.evaluate import describe, make_evaluator
 from jaxreid.train import (
     check_batches,
-    check_pretrained,
+    check_model,
     first_epoch_rows,
     make_model,
     restore_or_start,
@@ -59,18 +59,18 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     source, mesh = open_source(config.data), sharding.make_mesh()
     print(source.data.summary(), *index.warnings(source.data), sep="\n", flush=True)
     evaluate = make_evaluator(config, make_model(config, source), source, mesh)
-    if mode == "train_and_evaluate":
-        # All that can be wrong with the input is found before the folder is this run's.
+    trains, started = mode == "train_and_evaluate", has_checkpoint(workdir)
+    # All that can be wrong with the input is found before the folder is this run's.
+    if trains:
         check_batches(config, source, mesh)
-        if config.data.check and config.data.source != "tfds":
-            check_files(config, source)
-        if not has_checkpoint(workdir):
-            check_pretrained(config, source, mesh)
-        claim_workdir(config, workdir, source.data.fingerprint())
+    check_model(config, source, mesh, starts=not started)
+    if trains and config.data.check and config.data.source != "tfds":
+        check_files(config, source)
+    claim_workdir(config, workdir, source.data.fingerprint(), started)
+    if trains:
         state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
     else:
-        claim_workdir(config, workdir, source.data.fingerprint())
-        if not has_checkpoint(workdir):
+        if not started:
             print(f"no checkpoint in {workdir}: scoring the network as it starts", flush=True)
         with Checkpoints(workdir) as checkpoints:
             state = restore_or_start(checkpoints, config, source, mesh)
@@ -85,16 +85,25 @@ def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[s
     """A run for each split of the data set, in `workdir/split0`, ...; the scores are their mean."""
     scores = []
     for split in range(splits):
+        print(f"split {split}, {splits} in all", flush=True)
         data = dataclasses.replace(config.data, split=split)
-        print(f"split {split} of {splits}", flush=True)
-        one = dataclasses.replace(config, data=data)
+        # The paper's figures are of all splits.
+        one = dataclasses.replace(config, data=data, paper={}, paper_source="")
         scores.append(run(one, workdir / f"split{split}", mode))
     mean = {
         key: float(np.mean([s[key] for s in scores])) if isinstance(value, float) else value
         for key, value in scores[0].items()
-    } | {"splits": splits}
-    print(f"mean of {splits} splits, {describe(mean)}", flush=True)
+    } | {"split": f"mean of {splits}"}
+    print(f"all splits, {describe(mean)}", flush=True)
     report.write_scores(workdir, mean)
+    page = report.write_report(
+        workdir,
+        config=config.to_dict(),
+        scores=mean,
+        paper=config.paper,
+        paper_source=config.paper_source,
+    )
+    print(f"report: {page}", flush=True)
     return mean
 
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args.name, args.root, args.out, split=args.split, check=args.check)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"jaxreid: error: {error}", file=sys.stderr)
         return 2
 
 

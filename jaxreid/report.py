@@ -22,7 +22,7 @@ from jaxreid.config import Config
 from jaxreid.data.index import Tracklets
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
-from jaxreid.evaluate import Evaluation, Shown, clips, scored_items
+from jaxreid.evaluate import Evaluation, Shown, clips
 from jaxreid.logs import read_metrics
 from jaxreid.train import make_model
 from jaxreid.types import AttentionMap, Batch, Variables
@@ -197,7 +197,7 @@ def ranked_rows(source: Source, shown: Shown, config: Config) -> list["RankedRow
 
     A tracklet is shown by the frame in its middle.
     """
-    query, gallery = scored_items(config, source.data)
+    query, gallery = source.data.query.tracks(), source.data.gallery.tracks()
 
     def pictures(split: str, tracks: Tracklets, items: Any) -> Pictures:
         middle = tracks.first + tracks.length // 2
@@ -226,7 +226,7 @@ def partners(source: Source, shown: Shown, config: Config, pairs: int = 3) -> Ba
 
     Of a tracklet, its first clip.
     """
-    query, gallery = scored_items(config, source.data)
+    query, gallery = source.data.query.tracks(), source.data.gallery.tracks()
     images, pids, camids = [], [], []
 
     def picture(split: str, tracks: Tracklets, item: np.integer) -> Pictures:
@@ -643,7 +643,11 @@ def _protocol(scores: Mapping[str, Any]) -> list[str]:
         without = scores["num_queries"] - scores["num_valid"]
         lines.append(f"- {without:,} queries without a match in the gallery, not counted")
     for key, words in scores.items():
-        if key not in SCORES and key not in COUNTS:
+        if isinstance(words, Mapping):
+            name = words["mars_protocol"]
+            figures = ", ".join(f"{SCORES[k]} {_percent(words[k])}" for k in SCORES if k in words)
+            lines.append(f"- under MARS protocol {name}: {figures}")
+        elif key not in SCORES and key not in COUNTS:
             words = {True: "on", False: "off"}[words] if isinstance(words, bool) else words
             lines.append(f"- {PROTOCOL_WORDS.get(key, key.replace('_', ' '))}: {words}")
     return lines

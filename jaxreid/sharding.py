@@ -39,4 +39,8 @@ def put(tree: T, sharding: NamedSharding) -> T:
 def require_divisible(number: int, mesh: Mesh, what: str) -> None:
     """Raises `UserError` unless `number` splits evenly over the devices."""
     if number % mesh.size:
-        raise UserError(f"{what} is {number}, which does not divide among {mesh.size} devices")
+        below = number // mesh.size * mesh.size
+        near = f"{below} or {below + mesh.size}" if below else f"{mesh.size}"
+        raise UserError(
+            f"{what} is {number}, which does not divide among {mesh.size} devices; {near} would"
+        )

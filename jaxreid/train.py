@@ -211,7 +211,7 @@ def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
     """
     model = make_model(config, source)
     optimizer, _ = make_optimizer(config.optim, make_plan(config, source).steps_per_epoch)
-    batch = example_batch(config)
+    batch = example_batch(config, config.data.clip_length)
 
     def init() -> TrainState:
         variables = model.init(jax.random.key(config.train.seed), batch)
@@ -244,22 +244,35 @@ def restore_or_start(
     return state._replace(params=params, model_state=model_state)
 
 
-def check_pretrained(config: Config, source: Source, mesh: Mesh) -> None:
-    """Reads the weights that the run is to start from, and lays them beside the network's.
+def check_model(config: Config, source: Source, mesh: Mesh, *, starts: bool) -> None:
+    """Traces the network on the shapes of training and of scoring, without computing anything.
+
+    Args:
+        config: the run.
+        source: of images.
+        mesh: of the devices.
+        starts: whether the run has no checkpoint, and the weights that it is to start from are
+            read and laid beside the network's.
 
     Raises:
-        UserError: they cannot be read, or do not fit.
+        UserError: the network cannot take such clips, or the weights do not fit.
     """
-    if config.model.pretrained is not None:
-        shapes = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
-        pretrained.install(shapes, config.model.pretrained, config.model.arch)
+    variables = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
+    if starts and config.model.pretrained is not None:
+        pretrained.install(variables, config.model.pretrained, config.model.arch)
+    length = config.eval.clip_length
+    batch = example_batch(config, length or config.data.clip_length)
+    try:
+        jax.eval_shape(make_model(config, source).features, variables, batch)
+    except UserError as error:
+        raise UserError(f"config.eval.clip_length={length}: {error}") from None
 
 
-def example_batch(config: Config) -> Batch:
+def example_batch(config: Config, clip_length: int | None) -> Batch:
     """One black image or clip: what `ReidModel.init` needs to know of the shapes."""
-    data, one = config.data, jnp.ones(1, jnp.int32)
-    frames = () if data.clip_length is None else (data.clip_length,)
-    return Batch(jnp.zeros((1, *frames, *data.image_size, 3), jnp.uint8), one, one)
+    frames, one = () if clip_length is None else (clip_length,), jnp.ones(1, jnp.int32)
+    images = jnp.zeros((1, *frames, *config.data.image_size, 3), jnp.uint8)
+    return Batch(images, one, one)
 
 
 def make_train_step(

@@ -76,6 +76,8 @@ class ReidModel(NamedTuple):
         loss: `(variables, batch, key, step) -> (scalar, (model_state, metrics))`, where
             `model_state` holds those collections besides `params` that have changed.
         explain: `(variables, batch) -> {name: AttentionMap}`.
+        pool: `(variables, features) -> features`: what becomes of the mean over several clips of
+            an item; None leaves it as it is.
     """
 
     init: Callable[[Key[Array, ""], Batch], Variables]
@@ -86,6 +88,7 @@ class ReidModel(NamedTuple):
         tuple[Float[Array, ""], tuple[Variables, Metrics]],
     ]
     explain: Callable[[Variables, Batch], dict[str, AttentionMap]] | None = None
+    pool: Callable[[Variables, Features], Features] | None = None
 
 
 class TrainState(NamedTuple):

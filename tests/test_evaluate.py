@@ -150,7 +150,9 @@ def test_both_protocols_of_mars(tiny_video, protocol):
     left = gallery.size if protocol == "official" else gallery.size - query.size
     assert (scores["num_queries"], scores["num_gallery"]) == (query.size, left)
     assert scores["mars_protocol"] == protocol
-    assert f"MARS protocol {protocol}; " in describe(scores)
+    other = scores["other_protocol"]
+    assert {protocol, other["mars_protocol"]} == {"official", "query_removed"}
+    assert f"MARS protocol {protocol} ({other['mars_protocol']}: rank1 " in describe(scores)
     assert "2 frames" in describe(scores)
 
 
@@ -168,11 +170,16 @@ def test_queries_that_lose_their_match_are_not_scored(tiny):
     )
     config = tiny()
     config.data.clip_length = 2
-    valid = {}
+    valid, others = {}, {}
     for protocol in ("official", "query_removed"):
         config.eval.mars_protocol = protocol
         evaluate = make_evaluator(
             config, mean_colour_model(), source._replace(data=data), sharding.make_mesh()
         )
-        valid[protocol] = evaluate({"params": jnp.ones(())}).scores["num_valid"]
+        scores = evaluate({"params": jnp.ones(())}).scores
+        valid[protocol] = scores["num_valid"]
+        other = scores["other_protocol"]
+        others[other["mars_protocol"]] = other
+        assert scores["mAP"] == others.get(protocol, scores)["mAP"]
     assert valid == {"official": 3, "query_removed": 1}
+    assert {name: other["num_valid"] for name, other in others.items()} == valid

@@ -1,16 +1,22 @@
 """Tracklets through the whole road, with a tiny COSAM and a tiny DuATM."""
 
-import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxreid import demo, sharding
+from jaxreid.checkpoint import load_variables
+from jaxreid.data import index
+from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
 from jaxreid.logs import read_metrics
 from jaxreid.main import run
 from jaxreid.models import duatm
+from jaxreid.train import train
+from tests.data.trees import ilids_tree
 
 
 def test_a_run_on_tracklets_trains_scores_and_draws(tiny_video, tmp_path, capsys):
@@ -30,6 +36,9 @@ def test_a_run_on_tracklets_trains_scores_and_draws(tiny_video, tmp_path, capsys
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3]
     # The same command again scores the same.
     assert run(config, tmp_path / "run") == scores
+    ratios = demo.masks_on_persons(config, tmp_path / "run")
+    assert set(ratios) == {"cosam4", "cosam5"}
+    assert all(0.5 < ratio < 2 for ratio in ratios.values())
 
 
 def test_files_and_memory_give_the_same_clips(tiny_video, tmp_path):
@@ -60,12 +69,69 @@ def test_clips_of_images_and_images_of_tracklets_are_refused(tiny_video, tiny, t
     config = tiny_video()
     config.data.clip_length = None
     with pytest.raises(UserError, match=r"data\.clip_length=None: synthetic_video holds trackl"):
-        run(config, tmp_path)
+        run(config, tmp_path / "run")
     config = tiny()
     config.data.clip_length = 4
     with pytest.raises(UserError, match=r"data\.clip_length=4: synthetic holds images"):
-        run(config, tmp_path)
+        run(config, tmp_path / "run")
     config = tiny_video()
     config.model = duatm.Config()
     with pytest.raises(UserError, match=r"model\.sequence='positions': expected images"):
-        run(dataclasses.replace(config), tmp_path)
+        run(config, tmp_path / "run")
+    config = tiny_video()
+    config.data.clip_length = 1
+    with pytest.raises(UserError, match=r"cosam4 compares the frames of a clip and got 1"):
+        run(config, tmp_path / "run")
+    config = tiny_video()
+    config.eval.clip_length = 3
+    with pytest.raises(UserError, match=r"config\.eval\.clip_length=3: cosam4 compares"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_tracklets_goes_on_where_it_stopped(tiny_video, tmp_path):
+    for name, stops in (("whole", (3,)), ("stopped", (2, 3))):
+        for steps in stops:
+            config = tiny_video()
+            config.train.steps = 3
+            source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+            config.train.checkpoint_every = 2
+
+            def scores(_, steps=steps):
+                if steps == 2:
+                    raise KeyboardInterrupt  # in the scoring after the second step
+                return {"rank1": 0.0, "mAP": 0.0}
+
+            config.eval.every = 2
+            try:
+                train(config, tmp_path / name, source, mesh, scores)
+            except KeyboardInterrupt:
+                assert steps == 2
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_variables(tmp_path / "whole"),
+        load_variables(tmp_path / "stopped"),
+    )
+
+
+def test_a_data_set_with_splits_runs_them_all_and_reports_the_mean(
+    tiny_video, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(index.NUM_SPLITS, "ilids_vid", 2)
+    config = tiny_video()
+    config.data.name, config.data.root = "ilids_vid", str(ilids_tree(tmp_path / "ilids"))
+    config.data.num_ids, config.data.num_instances, config.train.steps = 2, 4, 1
+    config.paper, config.paper_source = {"rank1": 0.796}, "Table 4"
+    scores = run(config, tmp_path / "run")
+    each = [json.loads((tmp_path / f"run/split{k}/eval/metrics.json").read_text()) for k in (0, 1)]
+    assert [one["split"] for one in each] == [0, 1]
+    assert scores["mAP"] == pytest.approx(np.mean([one["mAP"] for one in each]))
+    assert scores["split"] == "mean of 2"
+    page = (tmp_path / "run/report.md").read_text()
+    assert "the paper's figures (Table 4)" in page
+    assert "- split: mean of 2" in page
+    assert "Table 4" not in (tmp_path / "run/split0/report.md").read_text()
+    assert "all splits, ilids_vid: rank1" in capsys.readouterr().out
+    # One split alone.
+    config.data.split = 1
+    assert run(config, tmp_path / "run/split1")["split"] == 1

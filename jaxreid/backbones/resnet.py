@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Num
 from jaxreid.backbones import layers
 from jaxreid.backbones.layers import batch_norm, conv, max_pool
 
-
 # From random weights, every bottleneck adds little to its input at first. Goyal et al. 2017 start
 # this scale at 0; here it lets gradients through from the first step. Starting at 1, the network
 # learned nothing in the hundred steps in which it now does (benchmarks/RESULTS.md).

@@ -1,6 +1,7 @@
 """Decoding with Pillow: for images in memory, for pictures, and to check files."""
 
 import io
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxreid.errors import UserError
+
+# Files that wait for a thread at a time, each with 2 kB of bookkeeping; and how many to a report.
+_CHUNK = 5_000
+_REPORT_EVERY = 100_000
 
 
 def decode(source: str | Path | bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -40,7 +45,10 @@ def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[n
 
 
 def find_broken(paths: Iterable[str]) -> list[str]:
-    """Decodes every file, in threads; one line for each that does not decode, sorted by path."""
+    """Decodes every file, in threads; one line for each that does not decode, sorted by path.
+
+    Of a large set, says on stderr now and then how far it is.
+    """
 
     def reason(path: str) -> str | None:
         try:
@@ -49,5 +57,12 @@ def find_broken(paths: Iterable[str]) -> list[str]:
             return str(error)
         return None
 
+    todo, broken = sorted(set(paths)), []
     with ThreadPoolExecutor() as pool:
-        return [line for line in pool.map(reason, sorted(set(paths))) if line]
+        for start in range(0, len(todo), _CHUNK):
+            chunk = todo[start : start + _CHUNK]
+            broken += [line for line in pool.map(reason, chunk) if line]
+            done = start + len(chunk)
+            if done % _REPORT_EVERY == 0:
+                print(f"decoded {done:,} of {len(todo):,} files", file=sys.stderr, flush=True)
+    return broken

@@ -73,8 +73,16 @@ def subfolders(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(folders, key=lambda entry: entry.name)
 
 
-def read_matrix(name: str, file: Path, key: str) -> Int[np.ndarray, "_ _"]:
+def read_matrix(
+    name: str, file: Path, key: str, *, siblings: Mapping[str, str] | None = None
+) -> Int[np.ndarray, "_ _"]:
     """A matrix of whole numbers from a MATLAB file.
+
+    Args:
+        name: of the data set, for errors.
+        file: the MATLAB file.
+        key: of the matrix in it.
+        siblings: by their keys, the data set's files that may have been mistaken for this one.
 
     Raises:
         UserError: the file or the matrix is not there, or not such a one.
@@ -96,6 +104,12 @@ def read_matrix(name: str, file: Path, key: str) -> Int[np.ndarray, "_ _"]:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: {file} cannot be read as a MATLAB file ({reason})") from None
     if key not in kinds:
+        for found, usual in (siblings or {}).items():
+            if found in kinds:
+                raise UserError(
+                    f"{name}: {file} holds {found}, not {key}: it is probably another file,"
+                    f" {usual}, under this name"
+                )
         raise UserError(
             f"{name}: {file} has no {key}, but {', '.join(map(repr, kinds)) or 'nothing'}"
             f"{nearest(key, kinds)}"

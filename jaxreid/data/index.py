@@ -26,7 +26,7 @@ from jaxreid.data.tables import (
     Index,
     ReidData,
     Tracklets,
-    remove_queries,
+    not_queries,
 )
 from jaxreid.errors import UserError, nearest
 
@@ -41,8 +41,8 @@ __all__ = [
     "Tracklets",
     "check_split",
     "load",
+    "not_queries",
     "num_unmatched",
-    "remove_queries",
     "warnings",
 ]
 

@@ -27,6 +27,11 @@ _MARS_LISTS = (
     "info/tracks_test_info.mat",
     "info/query_IDX.mat",
 )
+_MARS_MATRICES = {
+    "track_train_info": "tracks_train_info.mat",
+    "track_test_info": "tracks_test_info.mat",
+    "query_IDX": "query_IDX.mat",
+}
 _MARS_HOLDS = (
     f"bbox_train/, bbox_test/ and {', '.join(_MARS_LISTS)} (info/ is handed out apart, with the "
     "authors' evaluation code)"
@@ -47,7 +52,7 @@ def mars(name: str, root: Path, *, keep: bool = False, draw: str = "") -> ReidDa
 
     Tracklets are numbered by their rows, from 0, in `tracks_train_info.mat` and
     `tracks_test_info.mat`. The query tracklets stay in the gallery, as in the authors' protocol:
-    see `tables.remove_queries`.
+    see `tables.not_queries`.
 
     Args:
         name: the data set's name.
@@ -88,7 +93,7 @@ def _mars_table(name: str, home: Path, half: str) -> tuple[Index, int]:
     """The table of `bbox_train` or `bbox_test`, and how many junk tracklets it is without."""
     names_file, info_file = home / f"info/{half}_name.txt", home / f"info/tracks_{half}_info.mat"
     listed = _read_names(name, names_file)
-    info = read_matrix(name, info_file, f"track_{half}_info")
+    info = read_matrix(name, info_file, f"track_{half}_info", siblings=_MARS_MATRICES)
     if info.shape[1] != 4:
         raise UserError(
             f"{name}: {info_file} has {info.shape[1]} columns, expected 4: first and last line in "
@@ -170,7 +175,7 @@ def _read_names(name: str, file: Path) -> _Names:
 def _mars_queries(name: str, home: Path, test: Index) -> Int[np.ndarray, " n"]:
     """The query tracklets, as values of the column `tracklets`."""
     file = home / "info/query_IDX.mat"
-    queries = read_matrix(name, file, "query_IDX").ravel() - 1
+    queries = read_matrix(name, file, "query_IDX", siblings=_MARS_MATRICES).ravel() - 1
     tracks = test.tracks()
     allowed = tracks.ids[tracks.pids != DISTRACTOR]
     strange = ~np.isin(queries, allowed)

@@ -272,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             print(write_market(root, Spec(**flags), processes=processes))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"jaxreid: error: {error}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from jaxreid.errors import UserError
 
@@ -131,7 +131,7 @@ class ReidData(NamedTuple):
         train_pids: the data set's own pid of each training label, sorted.
         junk: how many tracklets (of stills: images) the junk rule dropped.
         shared_tracklets: the query tracklets are in the gallery too, under the same number in
-            the column `tracklets`; see `remove_queries`.
+            the column `tracklets`; see `not_queries`.
         split: which split of the people this is, for data sets that come with several.
         notes: what the parser had to decide, one line each, for `warnings`.
     """
@@ -247,12 +247,12 @@ def make(
     )
 
 
-def remove_queries(data: ReidData) -> Tracklets:
-    """The gallery's tracklets but those that are queries (the protocol `query_removed` of MARS)."""
+def not_queries(data: ReidData) -> Bool[np.ndarray, " g"]:
+    """Which of the gallery's tracklets are not queries: what MARS's `query_removed` keeps."""
     gallery = data.gallery.tracks()
     if not data.shared_tracklets:
-        return gallery
-    return gallery.take(~np.isin(gallery.ids, data.query.tracks().ids))
+        return np.ones(gallery.size, bool)
+    return ~np.isin(gallery.ids, data.query.tracks().ids)
 
 
 def save(file: Path, data: ReidData, stamp: str = "") -> None:

@@ -281,8 +281,15 @@ def make(
             ),
         }
 
+    def pool(variables: Variables, mean: Features) -> Features:
+        """The mean over clips, frame by frame, as a sequence of unit vectors again."""
+        if config.matching == "average":
+            return mean
+        x = normalise(mean.x)
+        return describe(x, apply(variables, x, method="filters", train=False))
+
     has_maps = config.matching != "average" and config.sequence == "positions"
-    return ReidModel(init, features, distance, loss, explain if has_maps else None)
+    return ReidModel(init, features, distance, loss, explain if has_maps else None, pool)
 
 
 def intra_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:

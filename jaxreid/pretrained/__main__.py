@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args.source, args.arch, args.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"jaxreid: error: {error}", file=sys.stderr)
         return 2
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -135,7 +137,7 @@ def _download(source: str | Path) -> Path:
         raise UserError(f"{source}: expected {HUB}owner/name or {HUB}owner/name/file")
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(
             f"{source}: the Hugging Face Hub needs huggingface_hub; install it with"
@@ -143,14 +145,32 @@ def _download(source: str | Path) -> Path:
         ) from error
     repository = f"{owner}/{name}"
     try:
-        path = Path(hf_hub_download(repository, file or HUB_FILE))
-        folder = Path(file).parent.as_posix()
-        config = "config.json" if folder == "." else f"{folder}/config.json"
-        with contextlib.suppress(EntryNotFoundError):
-            hf_hub_download(repository, config)
+        with _quiet("huggingface_hub"):
+            path = Path(hf_hub_download(repository, file or HUB_FILE))
+            folder = Path(file).parent.as_posix()
+            config = "config.json" if folder == "." else f"{folder}/config.json"
+            with contextlib.suppress(EntryNotFoundError):
+                hf_hub_download(repository, config)
         return path
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{source}: the Hub cannot be reached, and {file or HUB_FILE} is not in its local"
+            f" cache ({one_line(error.__cause__ or error)})"
+        ) from error
     except Exception as error:
         raise UserError(f"{source}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Keeps a library's warnings, such as each retry, from standing before our own error."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:
@@ -164,8 +184,10 @@ def flatten(tree: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of what an error says, for messages that must be one line."""
-    text = str(error.args[0] if isinstance(error, KeyError) else error).partition("\n")[0]
+    # A KeyError says only its key.
+    said = f"KeyError {error}" if isinstance(error, KeyError) else str(error)
+    text = said.partition("\n")[0]
     text = "".join(c if " " <= c <= "~" else "?" for c in text[:200])
     return text or type(error).__name__

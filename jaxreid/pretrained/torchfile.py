@@ -130,8 +130,14 @@ def _open_zip(file: BinaryIO, size: int) -> tuple[dict[str, _Tensor], Callable[[
 def _open_legacy(file: BinaryIO) -> tuple[dict[str, _Tensor], Callable[[str], Any]]:
     """The same of the older format: pickles and storages, one behind the other."""
     content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if _evaluate(content, {}) != MAGIC or _evaluate(content, {}) != LEGACY_VERSION:
-        raise ValueError("none of PyTorch's formats")
+    try:
+        known = _evaluate(content, {}) == MAGIC and _evaluate(content, {}) == LEGACY_VERSION
+    except Refused:
+        raise
+    except Exception:  # of what is no pickle, the decoder complains in any way
+        known = False
+    if not known:
+        raise ValueError("in none of PyTorch's formats")
     _require_little_endian(_evaluate(content, {})["little_endian"])
     dtypes: dict[str, np.dtype] = {}
     tensors = _state_dict(_evaluate(content, dtypes))

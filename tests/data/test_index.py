@@ -213,7 +213,7 @@ def test_stills_are_tracklets_of_one_image(tmp_path):
     assert tracks.camids.tolist() == [1, 2, 1, 1, 2, 2]
     assert tracks.take(tracks.pids == 0).first.tolist() == [0, 1]
     assert data.gallery.take(np.array([], int)).tracks().size == 0
-    assert index.remove_queries(data).size == 6
+    assert index.not_queries(data).tolist() == [True] * 6
 
 
 def test_tracks_by_a_slow_loop():

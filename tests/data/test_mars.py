@@ -90,7 +90,7 @@ def test_queries_stay_in_the_gallery(tree):
         "bbox_test/0004/0004C1T0001F002.jpg",
         "bbox_test/0004/0004C3T0003F001.jpg",
     ]
-    left = index.remove_queries(data)
+    left = data.gallery.tracks().take(index.not_queries(data))
     assert left.ids.tolist() == [2, 4, 7]
     # They are still rows of the same table.
     assert data.gallery.paths[left.first].tolist() == [
@@ -114,8 +114,9 @@ def test_summary_and_warnings(tree):
         "mars: 2 query ids, expected 626",
         "mars: 6 gallery tracklets, expected 11310",
     ]
+    left = data.gallery.tracks().take(index.not_queries(data))
     # The queries of person 4 lose each other; only the one by camera 3 has another camera left.
-    assert index.num_unmatched(data.query.tracks(), index.remove_queries(data)) == 1
+    assert index.num_unmatched(data.query.tracks(), left) == 1
 
 
 def test_root_or_its_parent(tree):
@@ -251,6 +252,19 @@ def test_mat_files_with_something_else(tree):
     assert re.search(
         r"no .*tracks_train_info.mat \(No such file .*expected a MATLAB", error_of(tree)
     )
+
+
+def test_mat_files_that_were_exchanged(tree):
+    train, test = tree / "info/tracks_train_info.mat", tree / "info/tracks_test_info.mat"
+    content = train.read_bytes()
+    train.write_bytes(test.read_bytes())
+    assert error_of(tree) == (
+        f"mars: {train} holds track_test_info, not track_train_info: it is probably another "
+        "file, tracks_test_info.mat, under this name"
+    )
+    train.write_bytes(content)
+    (tree / "info/query_IDX.mat").write_bytes(content)
+    assert "query_IDX.mat holds track_train_info, not query_IDX: it is" in error_of(tree)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

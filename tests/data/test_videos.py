@@ -58,7 +58,7 @@ def test_duke_rows(tmp_path):
     assert gallery.length.tolist() == [2, 1, 2]
     assert gallery.ids.tolist() == [0, 1, 2]
     assert not data.shared_tracklets
-    assert index.remove_queries(data).size == 3
+    assert index.not_queries(data).tolist() == [True] * 3
     assert all(c.dtype == np.int32 for table in data.splits.values() for c in table[2:])
     assert data.summary() == (
         "duke_video: train 3 tracklets (5 frames) of 2 ids, query 1 (2 frames) of 1, gallery 3 "

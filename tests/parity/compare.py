@@ -1,12 +1,21 @@
-"""The same weights and images through PyTorch and through ours."""
+"""The same weights and images through PyTorch and through ours.
+
+Weights go by files and through `jaxreid.pretrained`, as published ones do.
+"""
+
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import torch
 from torch import nn
 
-from jaxreid.pretrained import Raw
-from jaxreid.pretrained import convert as convert_published
+from jaxreid.pretrained import Raw, convert, install
+from tests.pretrained.writers import write_caffe
+
+# Of ImageNet in 0..1, R G B.
+MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).reshape(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).reshape(3, 1, 1)
 
 
 def draw(module, seed):
@@ -32,8 +41,58 @@ def draw(module, seed):
     return module
 
 
+def torch_files(content, folder):
+    """A state dict, or what a training saves, in PyTorch's two forms of file."""
+    paths = folder / "zip.pth", folder / "legacy.pth"
+    for path, new in zip(paths, (True, False)):
+        torch.save(content, path, _use_new_zipfile_serialization=new)
+    return paths
+
+
+def caffe_files(module, folder, names=None):
+    """The module's weights in Caffe's two forms of file.
+
+    Args:
+        module: of PyTorch.
+        folder: to write to.
+        names: of its layers in their order, where the module calls them otherwise.
+    """
+    layers = {}
+    for name, tensor in module.state_dict().items():
+        layers.setdefault(name.rpartition(".")[0], []).append(tensor.numpy())
+    if names:
+        layers = dict(zip(names, layers.values(), strict=True))
+    paths = folder / "v1.caffemodel", folder / "v2.caffemodel"
+    return [write_caffe(path, layers, v1) for path, v1 in zip(paths, (True, False))]
+
+
+def installed(start, paths, arch):
+    """The variables of a model with the weights of the files, which must all give the same.
+
+    Args:
+        start: the shapes of the variables.
+        paths: of the files. Nothing in them may be left over.
+        arch: whose rules name the weights.
+    """
+    (variables, report), *others = (install(start, path, arch) for path in paths)
+    assert not report.left_out
+    for other, _ in others:
+        jax.tree.map(np.testing.assert_array_equal, other, variables)
+    return variables
+
+
 def grey_levels(height, width, items=2):
     return np.random.default_rng(7).integers(0, 256, (items, height, width, 3), dtype=np.uint8)
+
+
+def normalised(images):
+    """[..., h, w, 3] -> [..., 3, h, w] in float64, as published weights of PyTorch want them."""
+    return (torch.from_numpy(images).movedim(-1, -3).double() / 255 - MEAN) / STD
+
+
+def blue_first(images, mean=(104, 117, 123)):
+    """[b, h, w, 3] -> [b, 3, h, w], as published weights of Caffe want them; the mean is B G R."""
+    return torch.from_numpy(images[..., ::-1] - np.float32(mean)).movedim(-1, -3)
 
 
 def error(got, want):
@@ -42,69 +101,73 @@ def error(got, want):
     return np.abs(np.asarray(got, np.float64) - want).max() / np.abs(want).max()
 
 
-def leaves_of(module, arch):
-    """The module's weights in our layout, through the door that published weights take."""
-    state = {name: tensor.numpy().copy() for name, tensor in module.state_dict().items()}
-    return convert_published(Raw("reference", "torch", state), arch).leaves
+class Run(NamedTuple):
+    """What a network did.
 
-
-def nested(leaves):
-    """`params/conv1/kernel` -> `["params"]["conv1"]["kernel"]`."""
-    tree = {}
-    for name, leaf in leaves.items():
-        *folders, last = name.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree
-
-
-def run_published(module, network, arch, images, *, train=False):
-    """Runs a module with torchvision's preprocessing, and our network with the module's weights.
-
-    Returns:
-        The error of the output and of every map by its name; the running statistics before, and
-        afterwards ours and PyTorch's, each by our names.
+    Attributes:
+        errors: of the output and of every map, by its name.
+        maps: ours.
+        before: our running statistics.
+        after: the same, after training.
     """
-    variables = nested(leaves_of(module, arch))
-    shapes = jax.eval_shape(
-        lambda x: network.init(jax.random.key(0), x, train=False), jax.numpy.asarray(images)
-    )
-    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, shapes)
 
-    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-    mean = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+    errors: dict
+    maps: dict
+    before: dict
+    after: dict
+
+
+def run_both(module, x, network, images, paths, arch, *, train=False):
+    """Runs a module of PyTorch, and our network with the module's weights.
+
+    Args:
+        module: returns its output and its maps.
+        x: what it sees.
+        network: ours.
+        images: what that sees.
+        paths: files of the module's weights.
+        arch: whose rules name them.
+        train: BatchNorm by the batch.
+    """
+    start = jax.eval_shape(
+        lambda images: network.init(jax.random.key(0), images, train=False), images
+    )
+    below = {collection: {"backbone": tree} for collection, tree in start.items()}
+    variables = installed(below, paths, arch)
+    variables = {collection: tree["backbone"] for collection, tree in variables.items()}
+
     module.train(train)
     with torch.no_grad():
-        want, want_maps = module((x - mean) / std)
+        want, want_maps = module(x.float())
 
     @jax.jit
     def run(variables, images):
-        return network.apply(variables, images, train=train, mutable=["batch_stats"])
+        rngs = {"dropout": jax.random.key(0)}
+        return network.apply(variables, images, train=train, rngs=rngs, mutable=["batch_stats"])
 
-    (got, got_maps), state = run(variables, images)
-    assert set(got_maps) == set(want_maps)
-    errors = {"output": error(got, want.numpy())}
-    for name, x in want_maps.items():
-        errors[name] = error(got_maps[name], x.permute(0, 2, 3, 1).numpy())
-    after = nested(leaves_of(module, arch))["batch_stats"]
-    return errors, (variables["batch_stats"], state["batch_stats"], after)
+    (got, maps), state = run(variables, images)
+    assert set(maps) == set(want_maps)
+    errors = {name: error(maps[name], m.movedim(1, -1).numpy()) for name, m in want_maps.items()}
+    errors["output"] = error(got, want.numpy())
+    return Run(errors, maps, variables.get("batch_stats", {}), state.get("batch_stats", {}))
 
 
-def require_same_statistics(statistics, positions):
+def require_same_statistics(run, module, arch, positions):
     """Running means as PyTorch's, variances too but for what is known.
 
     PyTorch's running variance is that of a sample, n / (n - 1) times the batch's own.
 
     Args:
-        statistics: of `run_published`.
+        run: in training, of the module.
+        module: of PyTorch.
+        arch: of `run_both`.
         positions: n of some of the layers.
     """
-    before, ours, theirs = statistics
-    for name in theirs:
-        assert error(ours[name]["mean"], theirs[name]["mean"]) < 1e-4, name
-    for name, n in positions.items():
-        step, sampled = (s[name]["var"] - 0.9 * before[name]["var"] for s in (ours, theirs))
-        assert error(step * n / (n - 1), sampled) < 1e-3, name
+    state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    theirs = convert(Raw("after training", "torch", state), arch).leaves
+    for layer, ours in run.after.items():
+        assert error(ours["mean"], theirs[f"batch_stats/{layer}/mean"]) < 1e-4, layer
+    for layer, n in positions.items():
+        kept = 0.9 * run.before[layer]["var"]
+        step, sampled = run.after[layer]["var"] - kept, theirs[f"batch_stats/{layer}/var"] - kept
+        assert error(step * n / (n - 1), sampled) < 1e-3, layer

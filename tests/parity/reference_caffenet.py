@@ -5,16 +5,16 @@ from torch import nn
 
 
 class CaffeNet(nn.Module):
-    """Returns the logits and the maps by our names; `cells` are the positions that fc6 sees."""
+    """Returns the logits and the maps by our names; fc6 sees 6 x 6 positions."""
 
-    def __init__(self, cells, fc, classes):
+    def __init__(self, fc, classes):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 96, 11, 4)
         self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
         self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
         self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
         self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
-        self.fc6 = nn.Linear(256 * cells, fc)
+        self.fc6 = nn.Linear(256 * 6 * 6, fc)
         self.fc7 = nn.Linear(fc, fc)
         self.fc8 = nn.Linear(fc, classes)
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)

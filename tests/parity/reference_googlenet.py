@@ -22,15 +22,14 @@ MODULES = {
 
 
 class Original(nn.Module):
-    """With auxiliary classifiers that see so many `cells`: 16 for images of 224 x 224, 0 for none.
+    """The auxiliary classifiers see 14 x 14 positions, those of images of 224 x 224.
 
-    They average 5 x 5 windows without those that reach over the border, which Caffe would keep:
-    for 224 x 224 there are none.
+    They average 5 x 5 windows, which fit into 14 positions: there Caffe has no window over the
+    border, which it would keep.
     """
 
-    def __init__(self, classes, cells=0):
+    def __init__(self, classes):
         super().__init__()
-        self.cells = cells
         self.add("conv1/7x7_s2", nn.Conv2d(3, 64, 7, 2, 3))
         self.add("conv2/3x3_reduce", nn.Conv2d(64, 64, 1))
         self.add("conv2/3x3", nn.Conv2d(64, 192, 3, 1, 1))
@@ -41,9 +40,9 @@ class Original(nn.Module):
             self.add(f"inception_{module}/5x5_reduce", nn.Conv2d(inputs, reduce5, 1))
             self.add(f"inception_{module}/5x5", nn.Conv2d(reduce5, five, 5, 1, 2))
             self.add(f"inception_{module}/pool_proj", nn.Conv2d(inputs, proj, 1))
-        for i, inputs in ((1, 512), (2, 528)) if cells else ():
+        for i, inputs in ((1, 512), (2, 528)):
             self.add(f"loss{i}/conv", nn.Conv2d(inputs, 128, 1))
-            self.add(f"loss{i}/fc", nn.Linear(128 * cells, 1024))
+            self.add(f"loss{i}/fc", nn.Linear(128 * 4 * 4, 1024))
             self.add(f"loss{i}/classifier", nn.Linear(1024, classes))
         self.add("loss3/classifier", nn.Linear(1024, classes))
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
@@ -89,9 +88,8 @@ class Original(nn.Module):
         m["pool4"] = self.pool(m["inception4e"])
         m["inception5a"] = self.inception("5a", m["pool4"])
         m["inception5b"] = self.inception("5b", m["inception5a"])
-        if self.cells:
-            m["aux1"] = self.auxiliary(1, m["inception4a"])
-            m["aux2"] = self.auxiliary(2, m["inception4d"])
+        m["aux1"] = self.auxiliary(1, m["inception4a"])
+        m["aux2"] = self.auxiliary(2, m["inception4d"])
         return self.get_submodule("loss3/classifier")(m["inception5b"].mean((2, 3))), m
 
 

@@ -6,9 +6,9 @@ CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 5
 
 
 class VGG16(nn.Module):
-    """Returns the logits and the maps by our names; `cells` are the positions that fc6 sees."""
+    """Returns the logits and the maps by our names; fc6 sees 7 x 7 positions."""
 
-    def __init__(self, cells, fc, classes):
+    def __init__(self, fc, classes):
         super().__init__()
         self.features, inputs = nn.Sequential(), 3
         for block in CHANNELS:
@@ -17,7 +17,7 @@ class VGG16(nn.Module):
                 inputs = outputs
             self.features.append(nn.MaxPool2d(2, 2))
         self.classifier = nn.Sequential(
-            *(nn.Linear(512 * cells, fc), nn.ReLU(), nn.Dropout()),
+            *(nn.Linear(512 * 7 * 7, fc), nn.ReLU(), nn.Dropout()),
             *(nn.Linear(fc, fc), nn.ReLU(), nn.Dropout()),
             nn.Linear(fc, classes),
         )

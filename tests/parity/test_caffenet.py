@@ -1,21 +1,19 @@
-import pytest
-
 from jaxreid.backbones import caffenet
-from tests.parity.compare import draw, grey_levels
-from tests.parity.published import CAFFE, CAFFENET_CAFFE, run_both
+from tests.parity import compare
 from tests.parity.reference_caffenet import CaffeNet
 
 
-@pytest.mark.parametrize(("height", "width", "grid"), [(227, 227, (6, 6)), (97, 65, (2, 1))])
-def test_caffenet_equals_pytorch(height, width, grid):
-    module = draw(CaffeNet(cells=grid[0] * grid[1], fc=1024, classes=10), seed=0)
-    network, images = caffenet(10, fc=1024), grey_levels(height, width)
-    errors, ours, _ = run_both(module, network, CAFFENET_CAFFE, images, CAFFE, maps={"fc6": grid})
-    assert set(errors) == {
+def test_caffenet_equals_pytorch(tmp_path):
+    module, network = compare.draw(CaffeNet(fc=64, classes=10), seed=0), caffenet(10, fc=64)
+    # Both sides leave 6 positions: of 227 rows every window fits, of 200 columns each pooling's
+    # last one reaches over the border.
+    images = compare.grey_levels(227, 200)
+    x, paths = compare.blue_first(images), compare.caffe_files(module, tmp_path)
+    run = compare.run_both(module, x, network, images, paths, "caffenet")
+    assert set(run.errors) == {
         *("conv1", "norm1", "conv2", "norm2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7"),
         "output",
     }
-    assert max(errors.values()) < 1e-4, errors
-    assert ours["pool5"].shape == (2, *grid, 256)
+    assert max(run.errors.values()) < 1e-4, run.errors
     # Weights and images are such that normalising matters.
-    assert float(ours["norm1"].max()) < 0.9 * float(ours["conv1"].max())
+    assert float(run.maps["norm1"].max()) < 0.9 * float(run.maps["conv1"].max())

@@ -1,66 +1,45 @@
-import numpy as np
 import pytest
 
 from jaxreid.backbones import googlenet
-from tests.parity.compare import draw, error, grey_levels
-from tests.parity.published import CAFFE, GOOGLENET_CAFFE, GOOGLENET_TORCHVISION, run_both
+from tests.parity import compare
 from tests.parity.reference_googlenet import BatchNormed, Original
 
 MAPS = {
     *("conv1", "pool1", "conv2", "pool2", "inception3a", "inception3b", "pool3", "inception4a"),
     *("inception4b", "inception4c", "inception4d", "inception4e", "pool4", "inception5a"),
-    *("inception5b", "output"),
+    "inception5b",
 }
+LOGITS = {"output", "aux1", "aux2"}
 
 
-def test_the_original_equals_pytorch():
-    # Of 128 x 80 the auxiliary classifiers see 8 x 5, in which windows of 5 / 3 are 2 x 1.
-    module, images = draw(Original(10, cells=2), seed=0), grey_levels(128, 80)
-    maps = {"aux1_fc": (2, 1), "aux2_fc": (2, 1)}
-    errors, ours, _ = run_both(
-        module, googlenet(10, aux=True), GOOGLENET_CAFFE, images, CAFFE, maps=maps
-    )
-    assert set(errors) == MAPS | {"norm1", "norm2", "aux1", "aux2"}
-    assert max(errors.values()) < 1e-4, errors
+def test_the_original_equals_pytorch(tmp_path):
+    module, network = compare.draw(Original(10), seed=0), googlenet(10, aux=True)
+    # The auxiliary classifiers see 14 x 14 positions, as published. Of rows the second pooling's
+    # last window reaches over the border, of columns the first's.
+    images = compare.grey_levels(226, 227, items=1)
+    x, paths = compare.blue_first(images), compare.caffe_files(module, tmp_path)
+    run = compare.run_both(module, x, network, images, paths, "googlenet")
+    assert set(run.errors) == MAPS | {"norm1", "norm2"} | LOGITS
+    assert max(run.errors.values()) < 1e-4, run.errors
     # Weights and images are such that normalising matters.
-    assert (ours["norm1"] < 0.9 * ours["pool1"]).any()
+    assert (run.maps["norm1"] < 0.9 * run.maps["pool1"]).any()
 
 
-def test_the_original_of_odd_size_equals_pytorch():
-    module = draw(Original(10), seed=1)
-    errors, _, _ = run_both(module, googlenet(10), GOOGLENET_CAFFE, grey_levels(97, 65), CAFFE)
-    assert set(errors) == MAPS | {"norm1", "norm2"}
-    assert max(errors.values()) < 1e-4, errors
-
-
-@pytest.mark.parametrize(("height", "width"), [(96, 96), (97, 65)])
-def test_the_form_with_batch_norm_equals_pytorch(height, width):
-    module, images = draw(BatchNormed(10), seed=2), grey_levels(height, width)
-    maps = {"aux1_fc": (4, 4), "aux2_fc": (4, 4)}
-    errors, _, _ = run_both(
-        module, googlenet(10, aux=True, bn=True), GOOGLENET_TORCHVISION, images, maps=maps
-    )
-    assert set(errors) == MAPS | {"aux1", "aux2"}
-    assert max(errors.values()) < 1e-4, errors
-
-
-def test_the_form_with_batch_norm_equals_pytorch_in_training():
-    """In all maps: dropout acts on what the classifiers see, and the module has none."""
-    module, images = draw(BatchNormed(10), seed=3), grey_levels(96, 96, items=8)
-    maps = {"aux1_fc": (4, 4), "aux2_fc": (4, 4)}
-    errors, _, state = run_both(
-        module,
-        googlenet(10, aux=True, bn=True),
-        GOOGLENET_TORCHVISION,
-        images,
-        maps=maps,
-        train=True,
-    )
-    same = {name: errors[name] for name in MAPS - {"output"}}
-    assert max(same.values()) < 1e-4, same
-    # The classifiers themselves differ, by what was dropped.
-    assert min(errors[name] for name in ("output", "aux1", "aux2")) > 1e-2
-    for ours in ("conv1_bn", "inception3a_5x5_bn", "inception5b_pool_proj_bn", "aux2_conv_bn"):
-        norm = module.get_submodule(GOOGLENET_TORCHVISION[ours])
-        assert error(state["batch_stats"][ours]["mean"], norm.running_mean.numpy()) < 1e-4
-        assert np.isfinite(state["batch_stats"][ours]["var"]).all()
+@pytest.mark.parametrize("train", [False, True])
+def test_the_form_with_batch_norm_equals_pytorch(train, tmp_path):
+    module, network = compare.draw(BatchNormed(10), seed=2), googlenet(10, aux=True, bn=True)
+    # Heights are 97, 49, 24, 12, 6 and 3, widths 64, 32, 16, 8, 4 and 2.
+    images = compare.grey_levels(97, 64, items=8 if train else 2)
+    # torchvision's `transform_input`.
+    x = compare.normalised(images) * (compare.STD / 0.5) + (compare.MEAN - 0.5) / 0.5
+    paths = compare.torch_files(module.state_dict(), tmp_path)
+    run = compare.run_both(module, x, network, images, paths, "googlenet_bn", train=train)
+    assert set(run.errors) == MAPS | LOGITS
+    # In training the classifiers see what dropout leaves, and the module has none.
+    same = MAPS if train else MAPS | LOGITS
+    assert max(run.errors[name] for name in same) < 1e-4, run.errors
+    if train:
+        assert min(run.errors[name] for name in LOGITS) > 1e-2
+        # Eight images: 49 x 32 positions after the first convolution, 3 x 2 in the end.
+        positions = {"conv1_bn": 8 * 49 * 32, "inception5b_5x5_bn": 8 * 3 * 2}
+        compare.require_same_statistics(run, module, "googlenet_bn", positions)

@@ -1,13 +1,14 @@
 """Recurrent layers with PyTorch's weights give what PyTorch gives."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from jaxreid.models.recurrent import Recurrent  # noqa: E402
+from jaxreid.models.recurrent import Recurrent
 
 B, T, C, D = 3, 5, 7, 4
 LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
@@ -41,11 +42,13 @@ def test_outputs_and_gradients(cell, bidirectional):
     start = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, start)
 
-    def total(params):
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradients_and_outputs(params):
         outputs = layer.apply({"params": params}, jnp.asarray(x))
         return jnp.sin(outputs).sum(), outputs
 
-    grads, outputs = jax.grad(total, has_aux=True)(params)
+    grads, outputs = gradients_and_outputs(params)
     np.testing.assert_allclose(outputs, want.detach().numpy(), atol=1e-6)
     gradients = ours({name: p.grad.numpy() for name, p in reference.named_parameters()})
     assert grads.keys() == gradients.keys()

@@ -1,16 +1,24 @@
+import pytest
+
 from jaxreid.backbones import vgg16
-from tests.parity.compare import draw, grey_levels
-from tests.parity.published import VGG16_TORCHVISION, run_both
+from tests.parity import compare
 from tests.parity.reference_vgg import VGG16
 
+CAFFE_LAYERS = [f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)]
 
-def test_vgg16_equals_pytorch():
-    # Of 97 x 65 every pooling drops a row or column; 3 x 2 positions are left.
-    module, network = draw(VGG16(cells=6, fc=256, classes=10), seed=0), vgg16(10, fc=256)
-    images = grey_levels(97, 65)
-    errors, ours, _ = run_both(module, network, VGG16_TORCHVISION, images, maps={"fc6": (3, 2)})
-    assert set(errors) == {
+
+@pytest.mark.parametrize("family", ["torch", "caffe"])
+def test_vgg16_equals_pytorch(family, tmp_path):
+    module, network = compare.draw(VGG16(fc=32, classes=7), seed=0), vgg16(7, fc=32)
+    # Of 255 columns every pooling drops one, and 7 x 7 positions are left, as published.
+    images = compare.grey_levels(224, 255, items=1)
+    if family == "torch":
+        x, paths = compare.normalised(images), compare.torch_files(module.state_dict(), tmp_path)
+    else:
+        x = compare.blue_first(images, (103.939, 116.779, 123.68))
+        paths = compare.caffe_files(module, tmp_path, [*CAFFE_LAYERS, "fc6", "fc7", "fc8"])
+    run = compare.run_both(module, x, network, images, paths, "vgg16")
+    assert set(run.errors) == {
         *("block1", "block2", "block3", "block4", "block5", "fc6", "fc7", "output")
     }
-    assert max(errors.values()) < 1e-4, errors
-    assert ours["block5"].shape == (2, 3, 2, 512)
+    assert max(run.errors.values()) < 1e-4, run.errors

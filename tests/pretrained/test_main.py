@@ -30,9 +30,9 @@ def test_converts_and_says_what_it_did(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x.pth", "--arch=resnet", "--out=x.safetensors"], "error: arch=resnet: expected dense"),
-        (["x.pth", "--arch=resnet50", "--out=x.safetensors"], "error: x.pth: No such file or"),
-        (["x.pth", "--arch=resnet50", "--out=x.npz"], "error: --out=x.npz: expected a name"),
+        (["x.pth", "--arch=resnet", "--out=x.safetensors"], "arch=resnet: expected dense"),
+        (["x.pth", "--arch=resnet50", "--out=x.safetensors"], "x.pth: No such file or"),
+        (["x.pth", "--arch=resnet50", "--out=x.npz"], "--out=x.npz: expected a name"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -40,7 +40,7 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert __main__.main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith(message)
+    assert printed.err.startswith(f"jaxreid: error: {message}")
     assert printed.err.count("\n") == 1
 
 

@@ -44,9 +44,7 @@ def backbone(tiny, tmp_path):
 
 def test_from_scratch_is_said(tiny, tmp_path, capsys):
     start(tiny(), tmp_path)
-    assert capsys.readouterr().out == (
-        "starts from scratch: config.model.pretrained is not set\n"
-    )
+    assert capsys.readouterr().out == ("starts from scratch: config.model.pretrained is not set\n")
 
 
 def test_a_backbone_comes_with_its_preprocessing(tiny, tmp_path, backbone, capsys):
@@ -59,9 +57,7 @@ def test_a_backbone_comes_with_its_preprocessing(tiny, tmp_path, backbone, capsy
     assert f"starts from {path}" in capsys.readouterr().out
 
 
-def test_a_trained_run_keeps_the_preprocessing_and_needs_the_file_no_more(
-    tiny, tmp_path, backbone
-):
+def test_a_trained_run_keeps_the_preprocessing_and_needs_the_file_no_more(tiny, tmp_path, backbone):
     path, _ = backbone
     config = tiny(pretrained=str(path))
     config.train.steps = 2

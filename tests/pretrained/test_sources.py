@@ -1,4 +1,5 @@
 import json
+import logging
 import sys
 import time
 import types
@@ -9,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxreid.errors import UserError
-from jaxreid.pretrained import convert, read
+from jaxreid.pretrained import convert, read, sources
 from tests.pretrained import writers
 
 ARRAYS = {
@@ -60,6 +61,23 @@ def test_damaged_files_give_one_line(tmp_path, form):
         assert error.startswith(f"{path}: ")
         assert error.isprintable()
         assert len(error) < 500
+
+
+def test_a_file_that_is_none_of_pytorchs(tmp_path):
+    """Bytes that happen to be a pickle's first steps give no puzzling error of such a step."""
+    path = tmp_path / "x.pth"
+    for content in (b"jabcdefg.", b"Hello, this is text\n", b"<html>", b"import torch\n", b"N."):
+        path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert str(caught.value) == f"{path}: damaged, or not weights: in none of PyTorch's formats"
+
+
+def test_one_line_says_of_what_kind_a_key_error_is():
+    assert sources.one_line(KeyError(174812789)) == "KeyError 174812789"
+    assert sources.one_line(KeyError("std")) == "KeyError 'std'"
+    assert sources.one_line(ValueError("a\nb")) == "a"
+    assert sources.one_line(ValueError()) == "ValueError"
 
 
 @pytest.mark.parametrize("v1", [False, True])
@@ -140,8 +158,15 @@ def hub(monkeypatch, folder, fetched):
     class EntryNotFoundError(Exception):
         pass
 
+    class LocalEntryNotFoundError(EntryNotFoundError):
+        pass
+
     def hf_hub_download(repo_id, filename):
         fetched.append((repo_id, filename))
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s [Retry 1/5].")
+        if repo_id.startswith("away/"):
+            error = LocalEntryNotFoundError("Cannot find it.\nCheck your connection.")
+            raise error from OSError("Name or service not known")
         if not (folder / filename).is_file():
             raise EntryNotFoundError(f"404 Client Error: {filename} not found.\n\nmore")
         return str(folder / filename)
@@ -149,6 +174,7 @@ def hub(monkeypatch, folder, fetched):
     module, errors = types.ModuleType("huggingface_hub"), types.ModuleType("errors")
     module.hf_hub_download = hf_hub_download
     errors.EntryNotFoundError = EntryNotFoundError
+    errors.LocalEntryNotFoundError = LocalEntryNotFoundError
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
 
@@ -174,6 +200,19 @@ def test_the_hub(tmp_path, monkeypatch):
     assert str(caught.value) == "hf://owner/name/y.bin: 404 Client Error: y.bin not found."
     with pytest.raises(UserError, match="expected hf://owner/name"):
         read("hf://owner")
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch, caplog):
+    hub(monkeypatch, tmp_path, [])
+    before = logging.getLogger("huggingface_hub").level
+    with pytest.raises(UserError) as caught:
+        read("hf://away/name")
+    assert str(caught.value) == (
+        "hf://away/name: the Hub cannot be reached, and model.safetensors is not in its local "
+        "cache (Name or service not known)"
+    )
+    assert caplog.text == ""
+    assert logging.getLogger("huggingface_hub").level == before
 
 
 def test_without_the_hub(monkeypatch):
