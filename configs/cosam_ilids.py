@@ -13,8 +13,8 @@ Ours: not yet run on the real iLIDS-VID.
 The ten splits are run one after another, and their mean is reported; `--config.data.split=0`
 runs one of them.
 
-150 persons are 18 steps an epoch: the released code's 800 epochs are 14.4 k steps, with decays every
-3.6 k, where section 6.2 says about 60 k, with decays every 15 k. The variant `long` takes that many.
+150 persons are 18 steps an epoch: the released code's 800 epochs are 14.4 k steps with a decay
+every 3.6 k, where section 6.2 says about 60 k with one every 15 k. The variant `long` does so.
 
 A variant is a row of the paper: `--config=configs/cosam_ilids.py:resnet50_tp_cosam45`; `:help`
 lists them. The ResNet-50 rows without COSAM are Gao and Nevatia's, who trained at 224 x 112 with a

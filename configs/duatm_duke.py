@@ -6,8 +6,8 @@
 
 Hardware: the paper used two Titan X. Time on one H100: not yet measured.
 The paper, from ImageNet weights: rank-1 81.06 %, mAP 62.27 % (Table 1, l0 + l1 + l2).
-Ours: not yet run on the real DukeMTMC-reID. Without `pretrained` the network starts from random weights,
-and the paper's figures should not be expected of it.
+Ours: not yet run on the real DukeMTMC-reID. Without `--config.model.pretrained` the network starts
+from random weights, and the paper's figures should not be expected of it.
 
 A variant is a row of the paper: `--config=configs/duatm_duke.py:tuned`; `:help` lists them.
 """

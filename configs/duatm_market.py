@@ -6,8 +6,8 @@
 
 Hardware: the paper used two Titan X. Time on one H100: not yet measured.
 The paper, from ImageNet weights: rank-1 88.75 %, mAP 70.46 % (Table 1, l0 + l1 + l2).
-Ours: not yet run on the real Market-1501. Without `pretrained` the network starts from random weights,
-and the paper's figures should not be expected of it.
+Ours: not yet run on the real Market-1501. Without `--config.model.pretrained` the network starts
+from random weights, and the paper's figures should not be expected of it.
 
 A variant is a row of the paper: `--config=configs/duatm_market.py:tuned`; `:help` lists them.
 """

@@ -9,7 +9,7 @@ from typing import Any
 from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, table_row
 from jaxreid.models import cosam
 
-# Percent: rank-1, rank-5, and where they are printed rank-20 and mAP.
+# Percent: rank-1, rank-5, and where the tables have them rank-20 and mAP.
 Figures = tuple[float | None, ...]
 
 

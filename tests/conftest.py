@@ -1,3 +1,5 @@
+import os
+
 import jax
 import pytest
 
@@ -6,6 +8,10 @@ from jaxreid.data.synthetic import Spec, write_market
 from jaxreid.data.synthetic_video import VideoSpec, write_mars
 from jaxreid.models import cosam, duatm
 
+# Most of the tests' time is LLVM's. This leaves out its passes, and none of XLA's own.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+).strip()
 # Before anything asks for a device: as many as the largest test needs.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -15,8 +21,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """The same small programs are compiled by many tests: once is enough."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    """The same small programs are compiled by many tests: once is enough, for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

@@ -1,3 +1,4 @@
+import importlib
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jaxreid.config import (
     validate,
 )
 from jaxreid.errors import UserError
-from jaxreid.models import duatm
+from jaxreid.models import cosam, duatm
 
 FILES = sorted(Path("configs").glob("*.py"))
 
@@ -31,24 +32,38 @@ def test_every_config_file_is_valid(path):
 
 
 def rows(name):
-    import importlib
-
-    return importlib.import_module(f"configs.{name}").VARIANTS
+    return getattr(importlib.import_module(f"configs.{name}"), "VARIANTS", {})
 
 
-def test_every_variant_is_valid_and_changes_what_it_says():
-    for name in ("duatm_market", "duatm_duke"):
-        for variant, row in rows(name).items():
-            config = load_config(Path(f"configs/{name}.py"), variant)
-            validate(config)
-            flat = config.to_dict()
-            for key, value in row.changes.items():
-                section, field = key.split(".")
-                assert flat[section][field] == value
-            assert config.paper == row.paper
+WITH_VARIANTS = [path for path in FILES if rows(path.stem)]
 
 
-def test_the_papers_recipe():
+def test_the_papers_configs_have_variants():
+    assert {path.stem for path in WITH_VARIANTS} >= {
+        "cosam_duke_video",
+        "cosam_ilids",
+        "cosam_mars",
+        "duatm_duke",
+        "duatm_market",
+        "duatm_mars",
+    }
+
+
+@pytest.mark.parametrize("path", WITH_VARIANTS, ids=lambda path: path.stem)
+def test_every_variant_is_valid_and_changes_what_it_says(path):
+    for variant, row in rows(path.stem).items():
+        config = load_config(path, variant)
+        validate(config)
+        for key, value in row.changes.items():
+            section, field = key.split(".")
+            assert getattr(getattr(config, section), field) == value
+        assert config.paper == row.paper
+        assert set(row.paper) <= {"rank1", "rank5", "rank20", "mAP"}
+        assert all(0 < figure < 1 for figure in row.paper.values())
+        assert config.paper_source == row.source != ""
+
+
+def test_the_recipe_of_duatm():
     config = load_config(Path("configs/duatm_market.py"))
     assert config.model == duatm.Config(
         dim=256, matching="dual", margin=0.2, lambda1=0.1, lambda2=0.5, drop=0.2
@@ -58,6 +73,80 @@ def test_the_papers_recipe():
     assert (config.data.num_ids, config.data.num_instances) == (10, 4)
     assert config.optim == Optim("sgd", 0.01, 0.9, 5e-4, 0, (250,), 0.1, 100)
     assert config.train.epochs == 300
+
+
+def test_the_recipe_of_duatm_for_sequences():
+    config = load_config(Path("configs/duatm_mars.py"))
+    assert config.model == duatm.Config(
+        dim=256, sequence="gru", matching="dual", margin=0.2, lambda1=0.1, lambda2=0.5, drop=0.2
+    )
+    data = config.data
+    assert (data.num_ids, data.num_instances, data.clip_length) == (7, 3, 16)
+    assert data.image_size == data.load_size == (128, 64)
+    assert data.flip is False
+    assert config.optim == Optim("sgd", 0.01, 0.9, 5e-4, 0, (250,), 0.1, 100)
+    assert config.train.epochs == 300
+    assert (config.eval.clips, config.eval.clip_length) == ("first", 64)
+    assert (config.eval.ap, config.eval.mars_protocol) == ("trapezoid", "official")
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("mars", "query_removed"),
+        ("duke_video", "official"),  # only MARS has two
+        ("ilids", "official"),
+    ],
+)
+def test_the_recipe_of_cosam(name, protocol):
+    config = load_config(Path(f"configs/cosam_{name}.py"))
+    assert config.model == cosam.Config(
+        backbone="se_resnet50", blocks=(4, 5), head="tp", margin=0.3, label_smoothing=0.1
+    )
+    data = config.data
+    assert (data.num_ids, data.num_instances, data.clip_length) == (8, 4, 4)
+    assert data.image_size == data.load_size == (256, 128)
+    assert data.enlarged_size == (288, 144)
+    assert (data.enlarge_probability, data.clip_draw) == (0.5, "frame")
+    optim = config.optim
+    assert (optim.name, optim.lr, optim.weight_decay) == ("adam", 3e-4, 5e-4)
+    assert (optim.decay_epochs, optim.decay_factor) == ((200, 400, 600), 0.1)
+    assert (optim.warmup, optim.frozen_epochs) == (0, 0)
+    assert config.train.epochs == 800
+    assert (config.eval.clips, config.eval.mars_protocol) == ("all", protocol)
+    for variant in rows(f"cosam_{name}"):
+        rate = 1e-4 if "_rnn" in variant else 3e-4
+        assert load_config(Path(f"configs/cosam_{name}.py"), variant).optim.lr == rate
+
+
+def test_cosam_on_ilids_for_as_many_steps_as_the_paper_says():
+    config = load_config(Path("configs/cosam_ilids.py"), "long")
+    steps = 150 // config.data.num_ids
+    assert config.train.epochs * steps == 59_940
+    assert [epoch * steps for epoch in config.optim.decay_epochs] == [14_994, 29_988, 44_982]
+
+
+def test_cosams_rows_are_the_papers():
+    mars, duke, ilids = rows("cosam_mars"), rows("cosam_duke_video"), rows("cosam_ilids")
+    assert mars["se_resnet50_cosam3"].paper == {
+        "rank1": 0.85,
+        "rank5": 0.947,
+        "rank20": 0.978,
+        "mAP": 0.795,
+    }
+    assert mars["resnet50_rnn_cosam45"].changes == {
+        "model.backbone": "resnet50",
+        "model.blocks": (4, 5),
+        "model.head": "rnn",
+        "optim.lr": 1e-4,
+    }
+    # Table 4 does not print rank-20.
+    assert mars["resnet50_ta_cosam45"].paper == {"rank1": 0.836, "rank5": 0.937, "mAP": 0.769}
+    assert duke["n8"].paper == {"rank1": 0.919, "rank5": 0.99, "rank20": 0.996, "mAP": 0.921}
+    assert ilids["se_resnet50_rnn_cosam45"].paper == {"rank1": 0.778, "rank5": 0.973}
+    for table in (mars, duke, ilids):
+        borrowed = {name for name, row in table.items() if "Gao and Nevatia" in row.source}
+        assert borrowed == {"resnet50_tp", "resnet50_ta", "resnet50_rnn"}
 
 
 def test_the_tables_rows_are_the_papers():
@@ -77,6 +166,8 @@ def test_the_tables_rows_are_the_papers():
     }
     assert duke["l0_l2"].paper["mAP"] == 0.6155
     assert market["d16"].changes == {"model.dim": 16}
+    large = rows("duatm_mars")["large"]
+    assert large.paper == {"rank1": 0.8116, "rank5": 0.9247, "mAP": 0.6773}
 
 
 def test_an_unknown_variant_gets_the_nearest():

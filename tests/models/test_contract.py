@@ -29,10 +29,12 @@ MODELS = {
     "duatm-intra": duatm.Config(**_TINY, matching="intra"),
     "duatm-inter": duatm.Config(**_TINY, matching="inter"),
     "duatm-average": duatm.Config(**_TINY, matching="average"),
+    # The margin keeps triplets active: the vectors of these few persons are apart from the start.
+    "duatm-gru": duatm.Config(**_TINY, sequence="gru", margin=1.0),
     "cosam": cosam.Config(**_TINY_COSAM),
     "cosam-ta": cosam.Config(**_TINY_COSAM, backbone="resnet50", head="ta", variant="paper"),
 }
-CLIPS = {"cosam", "cosam-ta"}
+CLIPS = {"cosam", "cosam-ta", "duatm-gru"}
 NUM_IDS, PER_ID, CLIP_LENGTH = 4, 2, 3
 
 
@@ -69,15 +71,26 @@ def loss_and_gradient(model, variables, batch):
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
 
+@pytest.fixture(scope="module")
+def features(built):
+    """Compiled once for all tests: most of their time is XLA's."""
+    return jax.jit(built[1].features)
+
+
+@pytest.fixture(scope="module")
+def gradient(built, batch):
+    """((loss, (state, metrics)), gradient) of the whole batch on one device."""
+    _, model, variables = built
+    return jax.jit(lambda v, b: loss_and_gradient(model, v, b))(variables, batch)
+
+
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
-def test_every_parameter_has_a_finite_gradient(built, batch):
-    config, model, variables = built
-    (value, (state, metrics)), grads = jax.jit(lambda v, b: loss_and_gradient(model, v, b))(
-        variables, batch
-    )
+def test_every_parameter_has_a_finite_gradient(built, gradient):
+    config, _, variables = built
+    (value, (state, metrics)), grads = gradient
     assert jnp.isfinite(value)
     assert all(jnp.isfinite(metric) for metric in metrics.values())
     assert jax.tree.structure(state) == jax.tree.structure(
@@ -94,15 +107,10 @@ def test_every_parameter_has_a_finite_gradient(built, batch):
     assert not {path for path in idle if not any(name in path for name in unused)}
 
 
-def test_jit_equals_eager(built, batch):
+def test_jit_equals_eager(built, batch, features, gradient):
     _, model, variables = built
-    close(
-        model.features(variables, batch),
-        jax.jit(model.features)(variables, batch),
-        atol=5e-5,
-        rtol=1e-4,
-    )
     feats = model.features(variables, batch)
+    close(feats, features(variables, batch), atol=5e-5, rtol=1e-4)
     head, tail = (jax.tree.map(lambda x, s=s: x[s], feats) for s in (slice(0, 3), slice(3, 8)))
     close(
         model.distance(variables, head, tail),
@@ -111,12 +119,12 @@ def test_jit_equals_eager(built, batch):
         rtol=1e-4,
     )
     arguments = variables, batch, jax.random.key(1), jnp.int32(0)
-    close(model.loss(*arguments)[0], jax.jit(model.loss)(*arguments)[0], atol=5e-5, rtol=1e-4)
+    close(model.loss(*arguments), gradient[0], atol=5e-5, rtol=1e-4)
 
 
-def test_distances_do_not_depend_on_the_blocks(built, batch):
+def test_distances_do_not_depend_on_the_blocks(built, batch, features):
     _, model, variables = built
-    feats = jax.jit(model.features)(variables, batch)
+    feats = features(variables, batch)
     queries, gallery = (
         jax.tree.map(lambda x, s=s: x[s], feats) for s in (slice(0, 3), slice(3, 8))
     )
@@ -133,9 +141,8 @@ def test_distances_do_not_depend_on_the_blocks(built, batch):
             close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=1e-5, rtol=1e-4)
 
 
-def test_features_are_of_one_item_alone(built, batch):
-    _, model, variables = built
-    features = jax.jit(model.features)
+def test_features_are_of_one_item_alone(built, batch, features):
+    _, _, variables = built
     alone = Batch(*(x if x is None else x[2:3] for x in batch))
     close(
         jax.tree.map(lambda x: x[2:3], features(variables, batch)),
@@ -144,22 +151,18 @@ def test_features_are_of_one_item_alone(built, batch):
     )
 
 
-def test_one_device_equals_eight(built, batch):
+def test_one_device_equals_eight(built, batch, gradient):
     _, model, variables = built
-    results = []
-    for devices in (jax.devices()[:1], jax.devices()[:8]):
-        mesh = sharding.make_mesh(devices)
-        everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
-        run = jax.jit(
-            lambda v, b: loss_and_gradient(model, v, b),
-            in_shardings=(everywhere, divided),
-            out_shardings=everywhere,
-        )
-        host = jax.tree.map(np.asarray, (variables, batch))
-        results.append(
-            jax.device_get(run(sharding.put(host[0], everywhere), sharding.put(host[1], divided)))
-        )
-    close(*results, atol=5e-5, rtol=1e-4)
+    mesh = sharding.make_mesh(jax.devices()[:8])
+    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+    run = jax.jit(
+        lambda v, b: loss_and_gradient(model, v, b),
+        in_shardings=(everywhere, divided),
+        out_shardings=everywhere,
+    )
+    host = jax.tree.map(np.asarray, (variables, batch))
+    eight = run(sharding.put(host[0], everywhere), sharding.put(host[1], divided))
+    close(jax.device_get(gradient), jax.device_get(eight), atol=5e-5, rtol=1e-4)
 
 
 def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
@@ -186,16 +189,16 @@ def test_mirrored_images_have_the_same_averaged_distance(built, batch):
     close(model.distance(variables, b, b), want, atol=1e-3 * max(1, want.max()))
 
 
-def test_half_precision_is_near_full_precision(built, batch):
-    config, model, variables = built
+def test_half_precision_is_near_full_precision(built, batch, features):
+    config, _, variables = built
     half = config.make(NUM_IDS, dtype=jnp.bfloat16)
-    want = jax.jit(model.features)(variables, batch)
+    want = features(variables, batch)
     got = jax.jit(half.features)(variables, batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
     close(got, want, atol=0.2)
 
 
-def test_it_overfits_a_few_identities(built, batch):
+def test_it_overfits_a_few_identities(built, batch, features):
     """Forty steps on four persons: every image's nearest other image is of the same person."""
     _, model, variables = built
     optimizer = optax.adam(1e-2)
@@ -222,7 +225,7 @@ def test_it_overfits_a_few_identities(built, batch):
         variables, opt_state, value = step(variables, opt_state, key)
         losses.append(float(value))
     assert losses[-1] < losses[0] / 2
-    feats = jax.jit(model.features)(variables, batch)
+    feats = features(variables, batch)
     distmat = np.array(model.distance(variables, feats, feats))
     np.fill_diagonal(distmat, np.inf)
     assert (batch.pids[distmat.argmin(axis=1)] == batch.pids).all()

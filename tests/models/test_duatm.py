@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxreid import losses, ops
+from jaxreid.errors import UserError
 from jaxreid.models import duatm
 from jaxreid.types import Batch
 
@@ -127,3 +128,129 @@ def test_the_flipped_features_are_those_of_both_images(tiny):
     want = mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
     got = TINY.make(2, flip=True).features(variables, batch).x
     np.testing.assert_allclose(got, want.reshape(4, 2, 8), atol=1e-5)
+
+
+def clips(sequence):
+    """A tiny network of frames, its variables, and two clips."""
+    config = duatm.Config(**{**vars(TINY), "sequence": sequence})
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 32, 3), np.uint8)
+    batch = Batch(jnp.asarray(images), jnp.arange(2), jnp.ones(2, int))
+    return config, jax.jit(config.make(2).init)(jax.random.key(0), batch), batch
+
+
+@pytest.fixture(scope="module")
+def gru():
+    return clips("gru")
+
+
+def frame_vectors(config, variables, images):
+    """The mean of the backbone's map, of every frame, in float64."""
+    network = duatm.Network(config, 2, jnp.float32)
+    frames = images.reshape(-1, *images.shape[2:])
+    maps, _ = jax.jit(
+        lambda v, x: network.apply(v, x, method=lambda m, x: m.backbone(x, train=False))
+    )(variables, frames)
+    return np.asarray(maps, np.float64).mean(axis=(1, 2)).reshape(*images.shape[:2], -1)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def step(cell, kernel, recurrent, bias, recurrent_bias, x, state):
+    """One frame, as PyTorch's documentation writes the cell; only the LSTM has a cell c."""
+    h, c = state
+    own = [x @ w + b for w, b in zip(kernel, bias)]
+    past = [h @ w + b for w, b in zip(recurrent, recurrent_bias)]
+    if cell == "rnn":
+        return np.tanh(own[0] + past[0]), c
+    if cell == "gru":
+        r, z = (sigmoid(own[k] + past[k]) for k in (0, 1))
+        n = np.tanh(own[2] + r * past[2])
+        return (1 - z) * n + z * h, c
+    i, f, o = (sigmoid(own[k] + past[k]) for k in (0, 1, 3))
+    c = f * c + i * np.tanh(own[2] + past[2])
+    return o * np.tanh(c), c
+
+
+def sequence(config, variables, images):
+    """Section 3.1 for a clip, one frame after another."""
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[config.sequence]
+    half = config.dim // 2
+    x = frame_vectors(config, variables, images)
+    out = np.zeros((*x.shape[:2], config.dim))
+    length = x.shape[1]
+    orders = {"": range(length), "_reverse": reversed(range(length))}
+    for direction, (suffix, order) in enumerate(orders.items()):
+        weights = [
+            np.split(np.asarray(variables["params"]["recurrent"][name + suffix], float), gates, -1)
+            for name in ("kernel", "recurrent", "bias", "recurrent_bias")
+        ]
+        state = np.zeros((len(x), half)), np.zeros((len(x), half))
+        for t in order:
+            state = step(config.sequence, *weights, x[:, t], state)
+            out[:, t, direction * half : (direction + 1) * half] = state[0]
+    return out / np.linalg.norm(out, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_a_clip_is_a_sequence_of_its_frames(cell):
+    config, variables, batch = clips(cell)
+    x = jax.jit(config.make(2).features)(variables, batch).x
+    assert x.shape == (2, 3, 8)  # S = T
+    np.testing.assert_allclose(x, sequence(config, variables, batch.images), atol=2e-6)
+
+
+def test_flipped_clips_average_the_vectors_of_their_frames(gru):
+    config, variables, batch = gru
+    both = sequence(config, variables, batch.images)
+    both = both + sequence(config, variables, batch.images[..., ::-1, :])
+    want = both / np.linalg.norm(both, axis=-1, keepdims=True)
+    got = jax.jit(config.make(2, flip=True).features)(variables, batch)
+    np.testing.assert_allclose(got.x, want, atol=2e-6)
+
+
+def test_the_recurrent_layer_learns_on_a_frozen_backbone(gru):
+    config, variables, batch = gru
+    model = config.make(2, frozen=True)
+    batch = batch._replace(images=jnp.concatenate([batch.images, batch.images[:, ::-1]]))
+    batch = batch._replace(pids=jnp.arange(4) % 2, camids=jnp.ones(4, int))
+
+    @jax.jit
+    def gradient(params):
+        return jax.grad(
+            lambda p: model.loss(
+                {**variables, "params": p}, batch, jax.random.key(1), jnp.int32(0)
+            ),
+            has_aux=True,
+        )(params)
+
+    grads, (state, _) = gradient(variables["params"])
+    assert all((g == 0).all() for g in jax.tree.leaves(grads["backbone"]))
+    assert all((g != 0).any() for g in jax.tree.leaves(grads["recurrent"]))
+    before = variables["batch_stats"]["backbone"]
+    jax.tree.map(np.testing.assert_array_equal, state["batch_stats"]["backbone"], before)
+
+
+def test_the_papers_network_for_clips():
+    model = duatm.Config(sequence="gru").make(625)
+    batch = Batch(*(jax.ShapeDtypeStruct(s, jnp.uint8) for s in ((1, 5, 128, 64, 3), (1,), (1,))))
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+    params = variables["params"]
+    assert params["recurrent"]["kernel"].shape == (1024, 3 * 128)
+    assert size(params["recurrent"]) == 886_272
+    assert size(params["backbone"]) == 6_953_856
+    assert jax.eval_shape(model.features, variables, batch).x.shape == (1, 5, 256)
+
+
+def test_two_directions_need_an_even_width():
+    duatm.Config(dim=9).validate()
+    with pytest.raises(UserError, match=r"config.model.dim=9: .*even for two directions"):
+        duatm.Config(dim=9, sequence="gru").validate()
+
+
+def test_images_and_clips_are_not_mixed_up(gru, tiny):
+    with pytest.raises(UserError, match=r"sequence='gru': expected clips .*\(4, 64, 32, 3\)"):
+        gru[0].make(2).features(gru[1], tiny[2])
+    with pytest.raises(UserError, match=r"sequence='positions': expected images"):
+        tiny[0].features(tiny[1], gru[2])
