@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.pipeline --video
 
 # uv installs about three times faster than pip; where it cannot (an index that only pip knows),
 # pip does. constraints.txt pins what the tests passed with.

@@ -138,7 +138,8 @@ def test_distances_do_not_depend_on_the_blocks(built, batch, features):
                 jax.tree.map(lambda x, k=k: x[k : k + 1], tree)
                 for tree, k in ((queries, i), (gallery, j))
             )
-            close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=1e-5, rtol=1e-4)
+            # Below 1e-2 DuATM's block form cancels (`ops.attention`), by some 1e-5 in float32.
+            close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=5e-5, rtol=1e-4)
 
 
 def test_features_are_of_one_item_alone(built, batch, features):
