@@ -28,8 +28,8 @@ def get_config(variant: str | None = None) -> Config:
             clip_length=2,
             clip_draw="frame",
         ),
-        optim=Optim(name="adam", lr=1e-3, weight_decay=5e-4, warmup=2, decay_epochs=(42,)),
-        train=Train(epochs=50, checkpoint_every=100, log_every=20),
+        optim=Optim(name="adam", lr=1e-3, weight_decay=5e-4, warmup=2, decay_epochs=(34,)),
+        train=Train(epochs=40, checkpoint_every=100, log_every=20),
         eval=Eval(clips="all"),
     )
     return choose(config, {}, variant)
