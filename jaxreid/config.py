@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from absl import flags
 from ml_collections import config_flags
 
+from jaxreid.data.clips import Cut, Sampling
 from jaxreid.errors import UserError, nearest
 from jaxreid.types import ReidModel
 
@@ -85,7 +86,7 @@ class Data:
     num_ids: int = 10
     num_instances: int = 4
     clip_length: int | None = None
-    clip_sampling: Literal["consecutive", "evenly", "random"] = "consecutive"
+    clip_sampling: Sampling = "consecutive"
     clip_compat: bool = False
     clip_draw: Literal["clip", "frame"] = "clip"
     check: bool = True
@@ -179,7 +180,7 @@ class Eval:
 
     ap: Literal["mean_precision", "trapezoid"] = "mean_precision"
     flip: bool = False
-    clips: Literal["all", "first", "last", "first_last", "central", "evenly"] = "all"
+    clips: Cut = "all"
     clip_length: int | None = None
     mars_protocol: Literal["official", "query_removed"] = "official"
     every: int = 0
@@ -215,6 +216,11 @@ class Config:
     def __post_init__(self) -> None:
         """Before the flags override anything."""
         _register_choices(self)
+
+    @property
+    def scored_clip_length(self) -> int | None:
+        """Frames of a clip at test; None for images."""
+        return self.eval.clip_length or self.data.clip_length
 
     def to_dict(self) -> dict[str, Any]:
         """Nested builtins, as in `config.json`."""

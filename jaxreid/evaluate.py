@@ -66,7 +66,8 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
     data = source.data
     query, gallery = data.query.tracks(), data.gallery.tracks()
     protocols = admitted(config, data)
-    if num_unmatched(query, gallery.take(next(iter(protocols.values())))) == query.size:
+    galleries = {name: gallery.take(columns) for name, columns in protocols.items()}
+    if num_unmatched(query, next(iter(galleries.values()))) == query.size:
         raise UserError(
             f"{data.name}: none of the {query.size} queries has a true match (the same person from"
             " another camera) in the gallery, so nothing can be scored"
@@ -138,7 +139,7 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
             pids, camids = query.pids[rows], query.camids[rows]
             # The config's own protocol comes last, and its nearest items are shown.
             for name, columns in reversed(protocols.items()):
-                part, there = block[:, columns], gallery.take(columns)
+                part, there = block[:, columns], galleries[name]
                 try:
                     ranks[name] += match_ranks(part, pids, there.pids, camids, there.camids)
                 except ValueError as error:
@@ -175,8 +176,7 @@ def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]
 
 def clips(config: Config, tracks: Tracklets, split: str) -> Clips:
     """The images or clips of a split that are scored."""
-    length = config.eval.clip_length or config.data.clip_length
-    return scored_clips(tracks, length, config.eval.clips, split)
+    return scored_clips(tracks, config.scored_clip_length, config.eval.clips, split)
 
 
 def _scores(
@@ -184,7 +184,7 @@ def _scores(
 ) -> dict[str, Any]:
     (own, columns), *_ = protocols.items()
     words: dict[str, Any] = {"ap": config.eval.ap, "flip": config.eval.flip, "rerank": False}
-    if length := config.eval.clip_length or config.data.clip_length:
+    if length := config.scored_clip_length:
         words["clips"] = f"{config.eval.clips}, {length} frames"
     if data.split is not None:
         words["split"] = data.split

@@ -24,11 +24,11 @@ from jaxreid.data.sampler import ClipRule, IdentityPlan
 from jaxreid.data.sources import Source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import RunLog
+from jaxreid.pretrained.weights import BACKBONE
 from jaxreid.types import Batch, Metrics, ReidModel, TrainState, Variables
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-BACKBONE = "backbone"
 
 
 def train(
@@ -260,12 +260,11 @@ def check_model(config: Config, source: Source, mesh: Mesh, *, starts: bool) -> 
     variables = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
     if starts and config.model.pretrained is not None:
         pretrained.install(variables, config.model.pretrained, config.model.arch)
-    length = config.eval.clip_length
-    batch = example_batch(config, length or config.data.clip_length)
+    batch = example_batch(config, config.scored_clip_length)
     try:
         jax.eval_shape(make_model(config, source).features, variables, batch)
     except UserError as error:
-        raise UserError(f"config.eval.clip_length={length}: {error}") from None
+        raise UserError(f"config.eval.clip_length={config.eval.clip_length}: {error}") from None
 
 
 def example_batch(config: Config, clip_length: int | None) -> Batch:

@@ -334,9 +334,6 @@ def make(
             "cross_entropy": losses.cross_entropy(out.logits, batch.pids, config.label_smoothing),
         }
         accuracy = jnp.mean(jnp.argmax(out.logits, axis=1) == batch.pids)
-        # A frozen backbone does not write its statistics: they are carried over.
-        changed = state.get("batch_stats", {})
-        state = {"batch_stats": {**variables["batch_stats"], **changed}}
         total = terms["cross_entropy"] + terms["triplet"]  # Eq. (3)
         return total, (state, {**terms, "accuracy": accuracy})
 

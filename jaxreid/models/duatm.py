@@ -257,8 +257,6 @@ def make(
             + config.lambda2 * terms["cross_entropy"]
         )
         accuracy = jnp.mean(jnp.argmax(logits, axis=1) == batch.pids)
-        # A frozen backbone does not write its statistics: they are carried over.
-        state = {"batch_stats": {**variables["batch_stats"], **state["batch_stats"]}}
         return total, (state, {**terms, "accuracy": accuracy})
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:

@@ -5,7 +5,7 @@ import pytest
 
 from jaxreid.backbones import CaffeNet, caffenet
 from jaxreid.errors import UserError
-from tests.backbones.tracing import count, drawn, run, trace
+from tests.backbones.tracing import assert_half_precision, count, drawn, run, trace
 
 
 def test_caffenet_has_the_published_number_of_parameters():
@@ -60,14 +60,7 @@ def small():
 
 
 def test_half_precision_keeps_parameters_and_logits_in_full(small):
-    network, variables, images = small
-    traced, _, _ = trace(network, 39, 64)
-    assert {leaf.dtype for leaf in jax.tree.leaves(traced)} == {jnp.dtype("float32")}
-    out, maps = run(network, variables, images)
-    assert {m.dtype for m in maps.values()} == {jnp.dtype("bfloat16")}
-    assert out.dtype == jnp.float32
-    full, _ = run(network.clone(dtype=jnp.float32), variables, images)
-    np.testing.assert_allclose(out, full, atol=0.05 * float(jnp.abs(full).max()))
+    assert_half_precision(*small)
 
 
 def test_fc7_is_taken_behind_its_dropout(small):

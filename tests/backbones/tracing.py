@@ -34,3 +34,14 @@ def drawn(network, height, width):
 @partial(jax.jit, static_argnames=("network", "train"))
 def run(network, variables, images, train=False, rngs=None):
     return network.apply(variables, images, train=train, rngs=rngs)
+
+
+def assert_half_precision(network, variables, images):
+    """Parameters and logits in float32, maps in bfloat16, and logits near the full precision's."""
+    traced, _, _ = trace(network, *images.shape[1:3])
+    assert {leaf.dtype for leaf in jax.tree.leaves(traced)} == {jnp.dtype("float32")}
+    out, maps = run(network, variables, images)
+    assert {m.dtype for m in maps.values()} == {jnp.dtype("bfloat16")}
+    assert out.dtype == jnp.float32
+    full, _ = run(network.clone(dtype=jnp.float32), variables, images)
+    np.testing.assert_allclose(out, full, atol=0.05 * float(jnp.abs(full).max()))

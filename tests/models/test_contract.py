@@ -84,7 +84,7 @@ def gradient(built, batch):
     return jax.jit(lambda v, b: loss_and_gradient(model, v, b))(variables, batch)
 
 
-def close(a, b, **tolerance):
+def assert_close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
@@ -110,16 +110,16 @@ def test_every_parameter_has_a_finite_gradient(built, gradient):
 def test_jit_equals_eager(built, batch, features, gradient):
     _, model, variables = built
     feats = model.features(variables, batch)
-    close(feats, features(variables, batch), atol=5e-5, rtol=1e-4)
+    assert_close(feats, features(variables, batch), atol=5e-5, rtol=1e-4)
     head, tail = (jax.tree.map(lambda x, s=s: x[s], feats) for s in (slice(0, 3), slice(3, 8)))
-    close(
+    assert_close(
         model.distance(variables, head, tail),
         jax.jit(model.distance)(variables, head, tail),
         atol=5e-5,
         rtol=1e-4,
     )
     arguments = variables, batch, jax.random.key(1), jnp.int32(0)
-    close(model.loss(*arguments), gradient[0], atol=5e-5, rtol=1e-4)
+    assert_close(model.loss(*arguments), gradient[0], atol=5e-5, rtol=1e-4)
 
 
 def test_distances_do_not_depend_on_the_blocks(built, batch, features):
@@ -139,13 +139,15 @@ def test_distances_do_not_depend_on_the_blocks(built, batch, features):
                 for tree, k in ((queries, i), (gallery, j))
             )
             # Below 1e-2 DuATM's block form cancels (`ops.attention`), by some 1e-5 in float32.
-            close(model.distance(variables, one, other)[0, 0], whole[i, j], atol=5e-5, rtol=1e-4)
+            assert_close(
+                model.distance(variables, one, other)[0, 0], whole[i, j], atol=5e-5, rtol=1e-4
+            )
 
 
 def test_features_are_of_one_item_alone(built, batch, features):
     _, _, variables = built
     alone = Batch(*(x if x is None else x[2:3] for x in batch))
-    close(
+    assert_close(
         jax.tree.map(lambda x: x[2:3], features(variables, batch)),
         features(variables, alone),
         atol=1e-5,
@@ -163,7 +165,7 @@ def test_one_device_equals_eight(built, batch, gradient):
     )
     host = jax.tree.map(np.asarray, (variables, batch))
     eight = run(sharding.put(host[0], everywhere), sharding.put(host[1], divided))
-    close(jax.device_get(gradient), jax.device_get(eight), atol=5e-5, rtol=1e-4)
+    assert_close(jax.device_get(gradient), jax.device_get(eight), atol=5e-5, rtol=1e-4)
 
 
 def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
@@ -187,7 +189,7 @@ def test_mirrored_images_have_the_same_averaged_distance(built, batch):
     features = jax.jit(model.features)
     a, b = features(variables, batch), features(variables, mirrored)
     want = model.distance(variables, a, a)
-    close(model.distance(variables, b, b), want, atol=1e-3 * max(1, want.max()))
+    assert_close(model.distance(variables, b, b), want, atol=1e-3 * max(1, want.max()))
 
 
 def test_half_precision_is_near_full_precision(built, batch, features):
@@ -196,7 +198,7 @@ def test_half_precision_is_near_full_precision(built, batch, features):
     want = features(variables, batch)
     got = jax.jit(half.features)(variables, batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
-    close(got, want, atol=0.2)
+    assert_close(got, want, atol=0.2)
 
 
 def test_it_overfits_a_few_identities(built, batch, features):
