@@ -20,7 +20,7 @@ import numpy as np
 from jaxreid.config import Data
 from jaxreid.data import builders, index
 from jaxreid.data.decode import decode, resize
-from jaxreid.data.sampler import ClipRule, IdentityPlan
+from jaxreid.data.sampler import ClipRule, Plan
 from jaxreid.data.sources import open_source
 from jaxreid.data.synthetic import write_market
 from jaxreid.data.synthetic_video import write_mars
@@ -41,7 +41,7 @@ def main() -> None:
         name, size, clip = "synthetic", (288, 144), None
         root = str(write_market(args.root or "runs/synthetic"))
     data = index.load(name, root)
-    plan = IdentityPlan(data.train.tracks(), *((8, 4) if clip else (10, 4)), seed=0, clip=clip)
+    plan = Plan(data.train.tracks(), *((8, 4) if clip else (10, 4)), seed=0, clip=clip)
 
     def pillow() -> Iterator[Any]:
         for step in itertools.count():

@@ -63,7 +63,11 @@ class Data:
         enlarge: training images are decoded this much larger, and cropped at random.
         enlarge_probability: below 1, images are decoded at `image_size`, and each is enlarged and
             cropped with this probability on the device.
+        shift: training images are moved by up to this share of their height and width, and their
+            border is repeated.
         flip: training images are mirrored with probability one half.
+        sampling: batches of P persons with K items each; or of 2P pairs of clips, half of them of
+            one person, from two cameras where there are two: K is 4 then.
         num_ids: P, persons of a batch.
         num_instances: K, images or clips of each.
         clip_length: T, frames of a training clip; None for a data set of images.
@@ -73,6 +77,9 @@ class Data:
         clip_draw: the crop and the mirror are drawn once for a clip, or for each frame.
         check: before training, decode every file that the first epoch and the scoring read. (A
             TFDS copy was checked when it was made, with `jaxreid.prepare --check`.)
+        cache: a folder for the maps that a frozen backbone makes of the training frames, so that
+            they are computed once. Frames and their mirror images are kept; nothing else of the
+            augmentation is possible then.
     """
 
     name: str = "market1501"
@@ -82,7 +89,9 @@ class Data:
     image_size: tuple[int, int] = (256, 128)
     enlarge: float = 1.125
     enlarge_probability: float = 1.0
+    shift: float = 0.0
     flip: bool = True
+    sampling: Literal["identity", "pairs"] = "identity"
     num_ids: int = 10
     num_instances: int = 4
     clip_length: int | None = None
@@ -90,6 +99,7 @@ class Data:
     clip_compat: bool = False
     clip_draw: Literal["clip", "frame"] = "clip"
     check: bool = True
+    cache: str | None = None
 
     @property
     def batch_size(self) -> int:
@@ -114,16 +124,21 @@ class Optim:
 
     Attributes:
         name: the update rule. Weight decay is added to the gradient (coupled), as in PyTorch.
+            RMSProp is Graves's (2013): centred, with momentum, decay 0.95 and 1e-4 under the root.
         lr: learning rate at the start.
-        momentum: of SGD.
+        momentum: of SGD and RMSProp.
         weight_decay: L2 factor.
         warmup: epochs over which the learning rate rises linearly to its full value.
         decay_epochs: epochs at which the learning rate is multiplied by `decay_factor`.
         decay_factor: see above.
         frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed.
+        head_lr: factor of the learning rate for what is not the backbone.
+        bias_lr: factor of the learning rate for biases.
+        bias_decay: whether biases decay.
+        clip: if set, elements of the gradient are kept within this distance of 0.
     """
 
-    name: Literal["sgd", "adam"] = "sgd"
+    name: Literal["sgd", "adam", "rmsprop"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -131,6 +146,10 @@ class Optim:
     decay_epochs: tuple[int, ...] = ()
     decay_factor: float = 0.1
     frozen_epochs: int = 0
+    head_lr: float = 1.0
+    bias_lr: float = 1.0
+    bias_decay: bool = True
+    clip: float | None = None
 
 
 @dataclasses.dataclass
@@ -138,7 +157,7 @@ class Train:
     """The run.
 
     Attributes:
-        epochs: an epoch visits every person once, K images each.
+        epochs: an epoch visits every person once.
         steps: if set, the length of the run instead of `epochs`.
         seed: of the initial parameters, the plan and the augmentation.
         precision: of the convolutions; parameters stay in float32.
@@ -176,6 +195,16 @@ class Eval:
         gallery_block: gallery items of a block of distances, over all devices.
         max_rank: length of the CMC curve.
         pictures: queries shown in `ranked.png`.
+        shortlist: if set, so many gallery items for each query are chosen by the Euclidean
+            distance of one vector, and only those are ranked by the model's distance.
+        data: score on another data set than was trained on, as `name:folder`.
+        metric: the model's distance; or the Euclidean distance of its vectors after `pca` and
+            KISSME or LFDA, fitted on the training set.
+        pca: dimensions that are kept before KISSME or LFDA.
+        fisher: if set, the components of a Gaussian mixture, fitted on the training frames: items
+            are the Fisher vectors of their frames.
+        lengths: rank-1 is also measured with clips of each of these lengths, of queries against
+            gallery tracklets.
     """
 
     ap: Literal["mean_precision", "trapezoid"] = "mean_precision"
@@ -189,6 +218,12 @@ class Eval:
     gallery_block: int = 1024
     max_rank: int = 50
     pictures: int = 8
+    shortlist: int | None = None
+    data: str | None = None
+    metric: Literal["model", "kissme", "lfda"] = "model"
+    pca: int = 150
+    fisher: int | None = None
+    lengths: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass
@@ -245,6 +280,12 @@ def validate(config: Config) -> None:
     )
     require(d.enlarge >= 1, "data.enlarge", "1 or more")
     require(0 <= d.enlarge_probability <= 1, "data.enlarge_probability", "a probability")
+    require(0 <= d.shift < 1, "data.shift", "a share of the image: 0 or more, below 1")
+    require(
+        d.shift == 0 or d.enlarge_probability == 1,
+        "data.shift",
+        "0, since data.enlarge_probability is below 1",
+    )
     require(d.clip_length is None or d.clip_length >= 1, "data.clip_length", "1 frame or more")
     require(e.clip_length is None or e.clip_length >= 1, "eval.clip_length", "1 frame or more")
     require(
@@ -254,9 +295,26 @@ def validate(config: Config) -> None:
     )
     require(d.num_ids >= 2, "data.num_ids", "2 persons or more: a triplet needs another person")
     require(d.num_instances >= 2, "data.num_instances", "2 or more: a triplet needs another image")
+    require(
+        d.sampling != "pairs" or d.num_instances == 4,
+        "data.num_instances",
+        "4 with data.sampling='pairs': a pair of one person, and a pair of two",
+    )
+    require(
+        d.cache is None
+        or (
+            d.clip_length is not None and d.enlarge == 1 and d.shift == 0 and d.clip_draw == "clip"
+        ),
+        "data.cache",
+        "none, unless data.clip_length is set, data.enlarge=1, data.shift=0 and"
+        " data.clip_draw='clip': the maps of frames are kept as they are",
+    )
     require(o.lr > 0, "optim.lr", "a positive learning rate")
     require(0 <= o.momentum < 1, "optim.momentum", "0 or more, below 1")
     require(o.weight_decay >= 0, "optim.weight_decay", "0 or more")
+    require(o.head_lr >= 0, "optim.head_lr", "0 or more")
+    require(o.bias_lr >= 0, "optim.bias_lr", "0 or more")
+    require(o.clip is None or o.clip > 0, "optim.clip", "more than 0")
     require(o.warmup >= 0, "optim.warmup", "0 or more epochs")
     require(o.decay_factor > 0, "optim.decay_factor", "more than 0")
     require(o.frozen_epochs >= 0, "optim.frozen_epochs", "0 or more epochs")
@@ -270,6 +328,24 @@ def validate(config: Config) -> None:
     for key in ("batch_size", "query_block", "gallery_block", "pictures"):
         require(getattr(e, key) >= 1, f"eval.{key}", "1 or more")
     require(e.max_rank >= 20, "eval.max_rank", "20 or more: rank-20 is reported")
+    require(e.shortlist is None or e.shortlist >= 1, "eval.shortlist", "1 or more")
+    require(
+        e.shortlist is None or (e.metric == "model" and e.fisher is None),
+        "eval.shortlist",
+        "none with eval.metric or eval.fisher: the distance is of vectors already",
+    )
+    require(e.pca >= 1, "eval.pca", "1 or more")
+    require(e.fisher is None or e.fisher >= 1, "eval.fisher", "1 or more")
+    require(
+        not e.lengths or (d.clip_length is not None and min(e.lengths) >= 1),
+        "eval.lengths",
+        "clips of 1 frame or more, of a data set of tracklets",
+    )
+    require(
+        e.data is None or all(e.data.partition(":")),
+        "eval.data",
+        "name:folder, as in ilids_vid:/data/iLIDS-VID",
+    )
     config.model.validate()
 
 
@@ -406,7 +482,7 @@ def _register_choices(config: Any) -> None:
 # What may change from one start of a run to the next: where the data lies, how it is read, and
 # what is reported of it.
 _FREE = (
-    *("data.root", "data.check", "eval.", "paper"),
+    *("data.root", "data.check", "eval.", "model.test_", "paper"),
     *("train.checkpoint_every", "train.keep", "train.log_every"),
 )
 

@@ -23,7 +23,7 @@ from jaxreid.config import Config, load_config
 from jaxreid.data.sources import open_source
 from jaxreid.data.synthetic import write_market
 from jaxreid.data.synthetic_video import read_silhouettes, write_mars
-from jaxreid.evaluate import clips
+from jaxreid.extract import clips
 from jaxreid.main import report_errors, run, use_compilation_cache
 from jaxreid.train import make_model
 from jaxreid.types import Batch
@@ -108,7 +108,7 @@ def masks_on_persons(config: Config, workdir: Path) -> dict[str, float]:
     explain, variables = jax.jit(model.explain), load_variables(workdir)
     names, silhouettes = read_silhouettes(source.data.query.root)
     place = {name: row for row, name in enumerate(names.tolist())}
-    rows, items = clips(config, source.data.query.tracks(), "query")
+    rows, items, _ = clips(config, source.data.query.tracks(), "query")
     rows = rows[np.unique(items, return_index=True)[1]]
     plan = [rows[i : i + 16] for i in range(0, len(rows), 16)]
     inside: dict[str, list[float]] = {}

@@ -1,6 +1,7 @@
 """The only evaluator: features once, distances in blocks, ranks by exact counts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,14 +9,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from jaxreid import sharding
+from jaxreid import metrics, sharding
 from jaxreid.config import Config
-from jaxreid.data.clips import Clips, scored_clips
-from jaxreid.data.index import ReidData, Tracklets, not_queries, num_unmatched
+from jaxreid.data.index import ReidData, not_queries, num_unmatched
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
+from jaxreid.extract import Extractor, blocks, make_extractor, pad
 from jaxreid.metrics.ranking import Ranking, match_ranks, summarise, top_k
-from jaxreid.types import Batch, Features, ReidModel, Variables
+from jaxreid.ops.distance import pairwise_euclidean
+from jaxreid.types import Features, ReidModel, Variables
 
 TOP = 10
 
@@ -41,27 +43,49 @@ class Evaluation(NamedTuple):
         scores: fractions, counts, and the protocol in words: what `eval/metrics.json` holds.
         ranking: CMC and average precisions.
         shown: for pictures.
+        by_length: rank-1 for clips of each of `config.eval.lengths`, of queries (rows) against
+            gallery tracklets (columns); None where it was not asked for.
     """
 
     scores: dict[str, Any]
     ranking: Ranking
     shown: Shown
+    by_length: Float[np.ndarray, "n n"] | None = None
 
 
-Evaluator = Callable[[Variables], Evaluation]
+Evaluator = Callable[..., Evaluation]
+"""`(variables, lengths=()) -> Evaluation`."""
 
 
-def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh) -> Evaluator:
+class Row(NamedTuple):
+    """Distances of some queries to the whole gallery.
+
+    Attributes:
+        queries: which.
+        distances: to every gallery item.
+        listed: what was shortlisted for each query, -1 where there are no more; None without a
+            shortlist.
+    """
+
+    queries: slice
+    distances: Float[np.ndarray, "n g"]
+    listed: Int[np.ndarray, "n k"] | None = None
+
+
+def make_evaluator(
+    config: Config, model: ReidModel, source: Source, mesh: Mesh, trained_on: Source | None = None
+) -> Evaluator:
     """A function from variables to scores. Make it once: its parts are compiled once.
 
     Args:
         config: the protocol and the sizes of blocks.
-        model: `features` and `distance` are called.
+        model: `features` and `distance` are called, and what it offers besides if the config asks.
         source: the query and gallery images.
         mesh: features are computed, and the gallery is kept, divided over its devices.
+        trained_on: the source whose training set a metric is fitted to; `source` by default.
 
     Raises:
-        UserError: no query has a true match.
+        UserError: no query has a true match, or the model lacks what the config asks for.
     """
     data = source.data
     query, gallery = data.query.tracks(), data.gallery.tracks()
@@ -72,93 +96,159 @@ def make_evaluator(config: Config, model: ReidModel, source: Source, mesh: Mesh)
             f"{data.name}: none of the {query.size} queries has a true match (the same person from"
             " another camera) in the gallery, so nothing can be scored"
         )
+    if config.eval.shortlist and model.vector is None:
+        raise UserError(
+            f"config.eval.shortlist={config.eval.shortlist}: this model compares vectors already;"
+            " expected None"
+        )
+    extractor = make_extractor(config, model, mesh)
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
-    features = jax.jit(model.features, in_shardings=(everywhere, divided), out_shardings=divided)
-    distance = jax.jit(model.distance, in_shardings=(everywhere, everywhere, divided))
-    pool = model.pool and jax.jit(
-        model.pool, in_shardings=(everywhere, divided), out_shardings=divided
-    )
-    batch_size = _round_up(config.eval.batch_size, mesh.size)
-    gallery_block = _round_up(config.eval.gallery_block, mesh.size)
+    gallery_block = sharding.round_up(config.eval.gallery_block, mesh.size)
     query_block = config.eval.query_block
+    learned = config.eval.metric != "model" or config.eval.fisher is not None
 
-    def extract(variables: Variables, split: str, tracks: Tracklets) -> Features:
-        """The features of every item: the mean over its clips, as the model pools it."""
-        rows, items = clips(config, tracks, split)
-        chosen = [slice(i, i + batch_size) for i in range(0, len(rows), batch_size)]
-        images = source.images(split, [rows[some] for some in chosen], config.data.image_size)
-        total: Features = None
-        for some, pixels in zip(chosen, images, strict=True):
-            of = items[some]  # In rising order, so the clips of an item are neighbours.
-            batch = _pad(Batch(pixels, tracks.pids[of], tracks.camids[of]), batch_size)
-            found = jax.device_get(features(variables, sharding.put(batch, divided)))
-            if total is None:
-                total = jax.tree.map(
-                    lambda x: np.zeros((tracks.size, *x.shape[1:]), x.dtype), found
-                )
-            starts = np.flatnonzero(np.diff(of, prepend=-1))
-            for sums, x in zip(jax.tree.leaves(total), jax.tree.leaves(found)):
-                sums[of[starts]] += np.add.reduceat(x[: len(of)], starts, axis=0)
-        counts = np.bincount(items)
-        if counts.max() == 1:
-            return total
-        mean = jax.tree.map(lambda x: x / _column(counts, x).astype(x.dtype), total)
-        if pool is None:
-            return mean
-        blocks = _blocks(mean, tracks.size, batch_size)
-        pooled = [
-            jax.device_get(pool(variables, sharding.put(_pad(block, batch_size), divided)))
-            for block in blocks
-        ]
-        return jax.tree.map(lambda *x: np.concatenate(x)[: tracks.size], *pooled)
+    def on_devices(distance: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(distance, in_shardings=(everywhere, everywhere, divided))
 
-    def distances(
-        variables: Variables, feats_q: Features, feats_g: Features
-    ) -> Iterator[tuple[slice, Float[np.ndarray, "n g"]]]:
+    euclidean = on_devices(lambda _, queries, gallery: pairwise_euclidean(queries, gallery))
+    distance = euclidean if learned else on_devices(model.distance)
+
+    def in_blocks(
+        distance: Any, variables: Variables, feats_q: Features, feats_g: Features
+    ) -> Iterator[Row]:
         """Rows of the distance matrix, some queries at a time."""
-        blocks = [
-            sharding.put(_pad(block, gallery_block), divided)
-            for block in _blocks(feats_g, gallery.size, gallery_block)
+        parts = [
+            sharding.put(pad(block, gallery_block), divided)
+            for block in blocks(feats_g, gallery.size, gallery_block)
         ]
         starts = range(0, query.size, query_block)
-        for start, block in zip(starts, _blocks(feats_q, query.size, query_block)):
-            queries = sharding.put(_pad(block, query_block), everywhere)
-            row = [distance(variables, queries, block) for block in blocks]
+        for start, block in zip(starts, blocks(feats_q, query.size, query_block)):
+            queries = sharding.put(pad(block, query_block), everywhere)
+            row = [distance(variables, queries, part) for part in parts]
             rows = slice(start, min(start + query_block, query.size))
             whole = np.concatenate(jax.device_get(row), axis=1)
-            yield rows, whole[: rows.stop - start, : gallery.size]
+            yield Row(rows, whole[: rows.stop - start, : gallery.size])
 
-    def evaluate(variables: Variables) -> Evaluation:
-        feats_q = extract(variables, "query", query)
-        feats_g = extract(variables, "gallery", gallery)
-        pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
+    def shortlisted(
+        variables: Variables, feats_q: Features, feats_g: Features, shortlist: int
+    ) -> Iterator[Row]:
+        """The same, but only what is near by one vector is ranked by the model's distance.
+
+        All that is not on the list lies behind it, in the order of the vectors' distances.
+        """
+        vectors = [extractor.vectors(variables, feats) for feats in (feats_q, feats_g)]
+        length = sharding.round_up(shortlist, mesh.size)
+        for rows, cheap, _ in in_blocks(euclidean, variables, *vectors):
+            pids, camids = query.pids[rows], query.camids[rows]
+            listed = top_k(cheap, pids, gallery.pids, camids, gallery.camids, k=shortlist)
+            whole = np.empty_like(cheap)
+            for i, items in enumerate(listed):
+                items = items[items >= 0]
+                at = rows.start + i
+                one = jax.tree.map(lambda x, at=at: x[at : at + 1], feats_q)
+                some = pad(jax.tree.map(lambda x, items=items: x[items], feats_g), length)
+                exact = jax.device_get(distance(variables, one, some))[0, : len(items)]
+                whole[i] = cheap[i] + exact.max(initial=0) + 1
+                whole[i, items] = exact
+            yield Row(rows, whole, listed)
+
+    def rank(rows: Iterator[Row], pictured: Int[np.ndarray, " n"]) -> tuple[Any, Shown, list[bool]]:
+        """Rankings under each protocol, what is shown, and which matches were on the list."""
         ranks: dict[str, list[Int[np.ndarray, " m"]]] = {name: [] for name in protocols}
         nearest: list[Int[np.ndarray, " k"]] = []
         how_far: list[Float[np.ndarray, " k"]] = []
-        for rows, block in distances(variables, feats_q, feats_g):
-            pids, camids = query.pids[rows], query.camids[rows]
+        found: list[bool] = []
+        for which, block, listed in rows:
+            pids, camids = query.pids[which], query.camids[which]
             # The config's own protocol comes last, and its nearest items are shown.
             for name, columns in reversed(protocols.items()):
                 part, there = block[:, columns], galleries[name]
                 try:
-                    ranks[name] += match_ranks(part, pids, there.pids, camids, there.camids)
+                    here = match_ranks(part, pids, there.pids, camids, there.camids)
                 except ValueError as error:
-                    at = f"queries {rows.start} to {rows.stop - 1}"
+                    at = f"queries {which.start} to {which.stop - 1}"
                     raise UserError(f"scoring failed among {at}: {error}") from None
-            here = pictured[(pictured >= rows.start) & (pictured < rows.stop)] - rows.start
-            top = top_k(part[here], pids[here], there.pids, camids[here], there.camids, k=TOP)
+                ranks[name] += here
+            if listed is not None:
+                listed = np.where(np.isin(listed, columns), listed, -1)
+                right = (gallery.pids[listed] == pids[:, None]) & (listed >= 0)
+                found += [bool(r.any()) for r, of in zip(right, here) if len(of)]
+            some = pictured[(pictured >= which.start) & (pictured < which.stop)] - which.start
+            top = top_k(part[some], pids[some], there.pids, camids[some], there.camids, k=TOP)
             nearest += list(np.where(top < 0, top, columns[top]))
-            how_far += list(np.take_along_axis(part[here], top, axis=1))
+            how_far += list(np.take_along_axis(part[some], top, axis=1))
         rankings = {
-            name: summarise(found, max_rank=config.eval.max_rank, ap=config.eval.ap)
-            for name, found in ranks.items()
+            name: summarise(those, max_rank=config.eval.max_rank, ap=config.eval.ap)
+            for name, those in ranks.items()
         }
-        some = [i for i, found in enumerate(nearest) if found.max(initial=-1) >= 0]
-        shown = Shown(pictured[some], np.stack(nearest)[some], np.stack(how_far)[some])
+        top, far = np.reshape(nearest, (-1, TOP)), np.reshape(how_far, (-1, TOP))
+        filled = top[:, 0] >= 0
+        return rankings, Shown(pictured[filled], top[filled], far[filled]), found
+
+    def compare(variables: Variables, feats_q: Features, feats_g: Features) -> Iterator[Row]:
+        if config.eval.shortlist:
+            return shortlisted(variables, feats_q, feats_g, config.eval.shortlist)
+        return in_blocks(distance, variables, feats_q, feats_g)
+
+    def evaluate(variables: Variables, lengths: Sequence[int] = ()) -> Evaluation:
+        describe = (
+            _learn(config, extractor, variables, trained_on or source)
+            if learned
+            else partial(extractor.features, variables)
+        )
+        pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
+        feats = [describe(source, split) for split in ("query", "gallery")]
+        rankings, shown, found = rank(compare(variables, *feats), pictured)
         scores = _scores(config, data, protocols, rankings)
-        return Evaluation(scores, next(iter(rankings.values())), shown)
+        if found:
+            scores["match_on_shortlist"] = float(np.mean(found))
+        own = next(iter(rankings.values()))
+        if not lengths:
+            return Evaluation(scores, own, shown)
+        queries, items = (
+            [describe(source, split, length) for length in lengths]
+            for split in ("query", "gallery")
+        )
+        nothing = np.zeros(0, int)
+        by_length = [
+            [next(iter(rank(compare(variables, q, g), nothing)[0].values())).cmc[0] for g in items]
+            for q in queries
+        ]
+        return Evaluation(scores, own, shown, np.array(by_length))
 
     return evaluate
+
+
+def _learn(
+    config: Config, extractor: Extractor, variables: Variables, trained_on: Source
+) -> Callable[..., Float[np.ndarray, "n d"]]:
+    """`(source, split, length=None) -> vectors`, after what is fitted on the training set."""
+
+    def describe(source: Source, split: str, length: int | None = None) -> Float[np.ndarray, "n d"]:
+        if mixture is None:
+            feats = extractor.features(variables, source, split, length)
+            return extractor.vectors(variables, feats)
+        frames = extractor.frames(variables, source, split, length)
+        return metrics.fisher_vectors(frames.descriptors, frames.items, mixture)
+
+    mixture = None
+    if config.eval.fisher is not None:
+        frames = extractor.frames(variables, trained_on, "train")
+        mixture = metrics.fit_mixture(frames.descriptors, config.eval.fisher, config.train.seed)
+    if config.eval.metric == "model":
+        return describe
+    train, tracks = describe(trained_on, "train"), trained_on.data.train.tracks()
+    if len(train) <= config.eval.pca:
+        raise UserError(
+            f"config.eval.pca={config.eval.pca}: the training set has {len(train)} items; expected"
+            " fewer dimensions than that"
+        )
+    shorter = metrics.pca(train, config.eval.pca)
+    if config.eval.metric == "kissme":
+        metric = metrics.kissme(shorter(train), tracks.pids, tracks.camids)
+    else:
+        metric = metrics.lfda(shorter(train), tracks.pids)
+    return lambda *args: metric(shorter(describe(*args)))
 
 
 def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]:
@@ -174,16 +264,17 @@ def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]
     return {own: both.pop(own), **both}
 
 
-def clips(config: Config, tracks: Tracklets, split: str) -> Clips:
-    """The images or clips of a split that are scored."""
-    return scored_clips(tracks, config.scored_clip_length, config.eval.clips, split)
-
-
 def _scores(
     config: Config, data: ReidData, protocols: Mapping[str, Any], rankings: Mapping[str, Ranking]
 ) -> dict[str, Any]:
     (own, columns), *_ = protocols.items()
     words: dict[str, Any] = {"ap": config.eval.ap, "flip": config.eval.flip, "rerank": False}
+    if config.eval.metric != "model":
+        words["metric"] = f"{config.eval.metric} after {config.eval.pca} principal components"
+    if config.eval.fisher is not None:
+        words["fisher"] = f"vectors of {config.eval.fisher} components"
+    if config.eval.shortlist is not None:
+        words["shortlist"] = config.eval.shortlist
     if length := config.scored_clip_length:
         words["clips"] = f"{config.eval.clips}, {length} frames"
     if data.split is not None:
@@ -222,6 +313,16 @@ def describe(scores: dict[str, Any]) -> str:
     video = f" clips {scores['clips']};" if "clips" in scores else ""
     video += f" split {scores['split']};" if "split" in scores else ""
     video += f" {scores['notes']};" if "notes" in scores else ""
+    extra = "".join(
+        f" {words} {scores[key]};"
+        for key, words in (("metric", "metric"), ("fisher", "Fisher vectors"))
+        if key in scores
+    )
+    if "shortlist" in scores:
+        extra += (
+            f" only the {scores['shortlist']} nearest by one vector are ranked exactly, and a match"
+            f" was among them for {scores['match_on_shortlist']:.2%} of the queries;"
+        )
     if "mars_protocol" in scores:
         other = scores["other_protocol"]
         video += (
@@ -231,26 +332,6 @@ def describe(scores: dict[str, Any]) -> str:
     return (
         f"{scores['data']}: {figures} [{scores['num_queries']} queries, {scores['num_gallery']}"
         f" gallery {'tracklets' if 'clips' in scores else 'images'}; {unmatched} queries without a"
-        f" match, not scored; AP {scores['ap']};{video}"
+        f" match, not scored; AP {scores['ap']};{video}{extra}"
         f" flip {'averaged' if scores['flip'] else 'off'}; {scores['protocol']}]"
     )
-
-
-def _blocks(tree: Any, size: int, length: int) -> Iterator[Any]:
-    for start in range(0, size, length):
-        yield jax.tree.map(lambda x, s=start: x[s : s + length], tree)
-
-
-def _column(counts: Int[np.ndarray, " n"], like: Any) -> Any:
-    return counts.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _pad(tree: Any, length: int) -> Any:
-    """Repeats the last item until there are `length`, so that every block has one shape."""
-    return jax.tree.map(
-        lambda x: np.concatenate([x, np.repeat(x[-1:], length - len(x), axis=0)]), tree
-    )
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

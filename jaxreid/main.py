@@ -24,9 +24,10 @@ from jaxreid.data import index
 from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import Interrupted, UserError
-from jaxreid.evaluate import describe, make_evaluator
+from jaxreid.evaluate import Evaluator, describe, make_evaluator
 from jaxreid.train import (
     check_batches,
+    check_clips,
     check_model,
     first_epoch_rows,
     make_model,
@@ -57,15 +58,24 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
         return run_splits(config, workdir, mode, splits)
     source, mesh = open_source(config.data), sharding.make_mesh()
-    print(source.data.summary(), *index.warnings(source.data), sep="\n", flush=True)
-    evaluate = make_evaluator(config, make_model(config, source), source, mesh)
+    others = open_others(config)
+    for each in (source, *others.values()):
+        print(each.data.summary(), *index.warnings(each.data), sep="\n", flush=True)
+    for other in others.values():
+        check_clips(config, other)
+    model = make_model(config, source)
+    evaluate = make_evaluator(config, model, source, mesh)
+    elsewhere = {
+        folder: make_evaluator(config, model, other, mesh, trained_on=source)
+        for folder, other in others.items()
+    }
     trains, started = mode == "train_and_evaluate", has_checkpoint(workdir)
     # All that can be wrong with the input is found before the folder is this run's.
     if trains:
         check_batches(config, source, mesh)
     check_model(config, source, mesh, starts=not started)
     if trains and config.data.check and config.data.source != "tfds":
-        check_files(config, source)
+        check_files(config, source, *others.values())
     claim_workdir(config, workdir, source.data.fingerprint(), started)
     if trains:
         state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
@@ -74,11 +84,41 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
             print(f"no checkpoint in {workdir}: scoring the network as it starts", flush=True)
         with Checkpoints(workdir) as checkpoints:
             state = restore_or_start(checkpoints, config, source, mesh)
-    evaluation = evaluate(state.variables)
-    print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
-    report.write(workdir, config, source, state.variables, evaluation)
-    print(f"report: {workdir / 'report.md'}, pictures: {workdir / 'eval'}", flush=True)
-    return evaluation.scores
+
+    def score(folder: Path, evaluate: Evaluator, source: Source) -> dict[str, Any]:
+        evaluation = evaluate(state.variables, config.eval.lengths)
+        print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
+        report.write(folder, config, source, model, state.variables, evaluation)
+        print(f"report: {folder / 'report.md'}, pictures: {folder / 'eval'}", flush=True)
+        return evaluation.scores
+
+    if not others:
+        return score(workdir, evaluate, source)
+    config = dataclasses.replace(config, paper={}, paper_source="")  # They are of the data's own.
+    scores = [score(workdir / at, elsewhere[at], other) for at, other in others.items()]
+    if len(scores) == 1:
+        return scores[0]
+    return write_mean((workdir / next(iter(others))).parent, config, scores)
+
+
+def open_others(config: Config) -> dict[str, Source]:
+    """What `config.eval.data` names, each split by the folder that takes its scores.
+
+    Raises:
+        UserError: it is not there, or not what it should be.
+    """
+    if config.eval.data is None:
+        return {}
+    name, _, root = config.eval.data.partition(":")
+    splits = index.NUM_SPLITS.get(name)
+    folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
+    try:
+        return {
+            folder: open_source(dataclasses.replace(config.data, name=name, root=root, split=split))
+            for folder, split in folders.items()
+        }
+    except UserError as error:
+        raise UserError(f"config.eval.data={config.eval.data}: {error}") from None
 
 
 def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[str, Any]:
@@ -90,10 +130,15 @@ def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[s
         # The paper's figures are of all splits.
         one = dataclasses.replace(config, data=data, paper={}, paper_source="")
         scores.append(run(one, workdir / f"split{split}", mode))
+    return write_mean(workdir, config, scores)
+
+
+def write_mean(workdir: Path, config: Config, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean over the splits, printed and written as a run's own scores are."""
     mean = {
         key: float(np.mean([s[key] for s in scores])) if isinstance(value, float) else value
         for key, value in scores[0].items()
-    } | {"split": f"mean of {splits}"}
+    } | {"split": f"mean of {len(scores)}"}
     print(f"all splits, {describe(mean)}", flush=True)
     report.write_scores(workdir, mean)
     page = report.write_report(
@@ -107,16 +152,17 @@ def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[s
     return mean
 
 
-def check_files(config: Config, source: Source) -> None:
+def check_files(config: Config, source: Source, *others: Source) -> None:
     """Decodes every file that the first epoch and the scoring read.
 
     Raises:
         UserError: some do not decode; names the first ones.
     """
-    splits = source.data.splits
-    paths = [splits["train"].path(row) for row in first_epoch_rows(config, source)]
-    for split in (splits["query"], splits["gallery"]):
-        paths += [split.path(row) for row in range(split.size)]
+    train = source.data.train
+    paths = [train.path(row) for row in first_epoch_rows(config, source)]
+    for data in [each.data for each in others or (source,)]:
+        for split in (data.query, data.gallery):
+            paths += [split.path(row) for row in range(split.size)]
     print(f"decoding {len(set(paths))} files to check them", flush=True)
     if broken := find_broken(paths):
         rest = f" (and {len(broken) - 3} more files)" if len(broken) > 3 else ""

@@ -22,10 +22,10 @@ from jaxreid.config import Config
 from jaxreid.data.index import Tracklets
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
-from jaxreid.evaluate import Evaluation, Shown, clips
+from jaxreid.evaluate import Evaluation, Shown
+from jaxreid.extract import clips
 from jaxreid.logs import read_metrics
-from jaxreid.train import make_model
-from jaxreid.types import AttentionMap, Batch, Variables
+from jaxreid.types import AttentionMap, Batch, ReidModel, Variables
 
 Picture = str | Path | UInt8[np.ndarray, "h w 3"]
 """An image file, or its pixels."""
@@ -52,6 +52,10 @@ PROTOCOL_WORDS = {
     "ap": "AP definition",
     "flip": "flip augmentation",
     "rerank": "re-ranking",
+    "metric": "learned metric",
+    "fisher": "Fisher vectors",
+    "shortlist": "gallery items ranked exactly for each query",
+    "match_on_shortlist": "queries with a match among these",
     "mars_protocol": "MARS protocol",
     "clips": "clips of a tracklet",
 }
@@ -62,9 +66,11 @@ PICTURES = {
         "Nearest gallery items",
         "Green and bold: the query's person; red: another. Below: pid · camera, and the distance.",
     ),
+    "eval/lengths.png": ("Length of clips", "Rank-1 in percent."),
     "eval/attention.png": (
         "Attention",
-        "Each heat picture runs from zero to its own peak, which is written below it.",
+        "Heat runs from zero to the peak that is written beside it. Bars are weights of whole"
+        " frames.",
     ),
 }
 
@@ -100,6 +106,31 @@ def plot_cmc(path: str | Path, curves: Mapping[str, Float[np.ndarray, " _"]], ti
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_lengths(path: str | Path, rank1: Float[np.ndarray, "n n"], lengths: Sequence[int]) -> None:
+    """Draws rank-1 by the lengths of the clips, after Fig. 7 of Where-and-When to Look.
+
+    Args:
+        path: the PNG to write.
+        rank1: fractions; rows are the lengths of query clips, columns of gallery clips.
+        lengths: in frames.
+    """
+    side = 2.5 + 0.6 * len(lengths)
+    figure = Figure(figsize=(side + 0.6, side), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(100 * rank1, cmap="viridis", origin="lower")
+    middle = 50 * (rank1.min() + rank1.max())
+    for (row, column), share in np.ndenumerate(100 * rank1):
+        color = "black" if share > middle else "white"
+        axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=color, size=9)
+    axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+    axes.set_yticks(range(len(lengths)), [str(length) for length in lengths])
+    axes.set_xlabel("frames of a gallery clip")
+    axes.set_ylabel("frames of a query clip")
+    axes.set_title("rank-1 (%)")
+    figure.colorbar(shown, ax=axes, shrink=0.8)
     _save(figure, path)
 
 
@@ -151,6 +182,7 @@ def write(
     workdir: Path,
     config: Config,
     source: Source,
+    model: ReidModel,
     variables: Variables,
     evaluation: Evaluation,
 ) -> None:
@@ -160,13 +192,13 @@ def write(
         workdir: the run's folder.
         config: the run.
         source: of the images to show.
+        model: its `explain` is called, if it has one.
         variables: that were scored.
         evaluation: the scores.
     """
     folder = workdir / "eval"
     scores, shown = evaluation.scores, evaluation.shown
     write_scores(workdir, scores)
-    model = make_model(config, source)
     plot_cmc(folder / "cmc.png", {"this run": evaluation.ranking.cmc}, scores["data"])
     plot_ranked(folder / "ranked.png", ranked_rows(source, shown, config))
     if model.explain is not None:
@@ -174,6 +206,10 @@ def write(
         maps = jax.device_get(jax.jit(model.explain)(variables, batch))
         plot = plot_attention if batch.images.ndim == 4 else plot_clips
         plot(folder / "attention.png", batch.images, maps)
+    if evaluation.by_length is not None:
+        figures = {"lengths": config.eval.lengths, "rank1": evaluation.by_length.tolist()}
+        (folder / "lengths.json").write_text(json.dumps(figures) + "\n")
+        plot_lengths(folder / "lengths.png", evaluation.by_length, config.eval.lengths)
     history = read_metrics(workdir / "metrics.jsonl")
     write_report(
         workdir,
@@ -385,9 +421,10 @@ def plot_attention(
             for j, name in enumerate(heats, start=1):
                 image = images[item if maps[name].over == "self" else item + 1]
                 heat = weights[name][item, min(n, weights[name].shape[1] - 1)]
-                sheet.paste(_overlay(_pixels(image, size), heat), x + j * column, y)
-                peak = f"peak {heat.max():.2g}"
-                sheet.text(center + j * column, y + height + 13, peak, color=FAINT)
+                peak = float(heat.max())
+                sheet.paste(_overlay(_pixels(image, size), heat, peak), x + j * column, y)
+                words = f"peak {peak:.2g}"
+                sheet.text(center + j * column, y + height + 13, words, color=FAINT)
     sheet.save(path)
 
 
@@ -398,7 +435,10 @@ def plot_clips(
     *,
     frames: int = 8,
 ) -> None:
-    """Draws where a model looked in clips: the frames, and below them every map as heat.
+    """Draws where a model looked in clips: the frames, and below them every map.
+
+    A map is heat over its frame, from zero to the peak of the clip. A map of one cell is a weight
+    of the frame: a bar as high as its share of the clip's largest, and the number.
 
     Args:
         path: the PNG to write.
@@ -421,9 +461,11 @@ def plot_clips(
     h, w = images.shape[2:4]
     scale = min(192 / h, 320 / w)
     size = width, height = round(scale * w), round(scale * h)
-    margin, gap, head, label = 24, 6, 60, 96
+    margin, gap, head, bar = 24, 6, 60, 56
+    label = max(96, 16 + 10 * max(map(len, weights)))
     block_width = label + len(shown) * (width + gap) + 3 * gap
-    block_height = head + (1 + len(weights)) * (height + gap) + gap
+    heights = {n: bar if heat.shape[2:] == (1, 1) else height for n, heat in weights.items()}
+    block_height = head + height + gap + sum(heights.values()) + gap * len(heights) + gap
     across = 2 if len(images) > 1 else 1
     down = math.ceil(len(images) / across)
     sheet = _Sheet(2 * margin + across * block_width, margin + down * block_height)
@@ -435,14 +477,19 @@ def plot_clips(
         sheet.title(center, top, own, f"frames {shown[0] + 1} to {shown[-1] + 1} of the clip")
         for j, frame in enumerate(shown):
             x = left + label + j * (width + gap)
-            picture = _pixels(clip[frame], size)
-            sheet.paste(picture, x, top)
-            for k, heat in enumerate(weights.values(), start=1):
-                sheet.paste(_overlay(picture, heat[item, frame]), x, top + k * (height + gap))
-        for k, (name, heat) in enumerate(weights.items(), start=1):
-            y = top + k * (height + gap) + height // 2
-            sheet.text(left + label // 2, y - 8, name, size=10, weight="bold")
-            sheet.text(left + label // 2, y + 12, f"peak {heat[item].max():.2g}", color=FAINT)
+            sheet.paste(_pixels(clip[frame], size), x, top)
+        y = top + height + gap
+        for name, heat in weights.items():
+            middle, peak = y + heights[name] // 2, float(heat[item].max())
+            sheet.text(left + label // 2, middle - 8, name, size=10, weight="bold")
+            sheet.text(left + label // 2, middle + 12, f"peak {peak:.2g}", color=FAINT)
+            for j, frame in enumerate(shown):
+                x, here = left + label + j * (width + gap), heat[item, frame]
+                if heights[name] == height:
+                    sheet.paste(_overlay(_pixels(clip[frame], size), here, peak), x, y)
+                else:
+                    sheet.bar(x, y + bar - 16, width, bar - 16, float(here[0, 0]), peak)
+            y += heights[name] + gap
     sheet.save(path)
 
 
@@ -472,12 +519,12 @@ def _choose(num_maps: int, grid: tuple[int, ...], references: int) -> list[int]:
 
 
 def _overlay(
-    image: UInt8[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "gh gw"]
+    image: UInt8[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "gh gw"], peak: float
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """`weight` as colour over the image in grey: clear at zero, brightest at its peak."""
+    """`weight` as colour over the image in grey: clear at zero, brightest at the peak."""
     h, w = image.shape[:2]
     smooth = np.asarray(Image.fromarray(weight).resize((w, h), Image.Resampling.BILINEAR))
-    share = smooth / max(float(weight.max()), 1e-12)
+    share = smooth / max(peak, 1e-12)
     alpha = HEAT_ALPHA * share[..., None]
     grey = image.mean(axis=2, keepdims=True)
     return (alpha * 255 * HEAT(share)[..., :3] + (1 - alpha) * grey).astype(np.uint8)
@@ -529,6 +576,12 @@ class _Sheet:
         inside = self.pixels[top + 4 : bottom - 4, left + 4 : right - 4].copy()
         self.pixels[top:bottom, left:right] = YELLOW
         self.paste(inside, left + 4, top + 4)
+
+    def bar(self, x: int, foot: int, width: int, height: int, value: float, peak: float) -> None:
+        """A bar that stands at y = foot, `height` high at the peak, with its value below it."""
+        top = foot - round(height * value / max(peak, 1e-12))
+        self.pixels[top:foot, x + width // 4 : x + width - width // 4] = BLUE
+        self.text(x + width // 2, foot + 9, f"{value:.2f}", color=FAINT)
 
     def text(
         self,
@@ -649,6 +702,7 @@ def _protocol(scores: Mapping[str, Any]) -> list[str]:
             lines.append(f"- under MARS protocol {name}: {figures}")
         elif key not in SCORES and key not in COUNTS:
             words = {True: "on", False: "off"}[words] if isinstance(words, bool) else words
+            words = f"{_percent(words)} %" if isinstance(words, float) else words
             lines.append(f"- {PROTOCOL_WORDS.get(key, key.replace('_', ' '))}: {words}")
     return lines
 

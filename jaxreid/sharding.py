@@ -36,6 +36,11 @@ def put(tree: T, sharding: NamedSharding) -> T:
     )
 
 
+def round_up(number: int, multiple: int) -> int:
+    """The next multiple of a number."""
+    return -(-number // multiple) * multiple
+
+
 def require_divisible(number: int, mesh: Mesh, what: str) -> None:
     """Raises `UserError` unless `number` splits evenly over the devices."""
     if number % mesh.size:

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Float16, Int
 
 from jaxreid import pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
 from jaxreid.data.augment import random_crop_and_flip
-from jaxreid.data.sampler import ClipRule, IdentityPlan
+from jaxreid.data.maps import MapCache, mirrored, weights_hash
+from jaxreid.data.sampler import ClipRule, Plan
 from jaxreid.data.sources import Source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import RunLog
@@ -58,12 +59,11 @@ def train(
     if plan.short_ids:
         print(
             f"{plan.short_ids} of {source.data.num_ids} persons have fewer than"
-            f" {data.num_instances} {'images' if data.clip_length is None else 'tracklets'}:"
+            f" {plan.wanted} {'images' if data.clip_length is None else 'tracklets'}:"
             " theirs are drawn with replacement",
             flush=True,
         )
-    total = config.train.steps or config.train.epochs * plan.steps_per_epoch
-    frozen_steps = config.optim.frozen_epochs * plan.steps_per_epoch
+    total, frozen_steps = _num_steps(config, plan)
     optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
     take_step = {
         frozen: make_train_step(config, make_model(config, source, frozen=frozen), optimizer, mesh)
@@ -75,12 +75,17 @@ def train(
         first = int(state.step)
         if first:
             print(f"resumed from step {first} of {total}", flush=True)
-        images = source.images("train", map(plan.rows, range(first, total)), data.load_size)
+        steps = range(first, total)
+        if data.cache is None:
+            images = source.images("train", map(plan.rows, steps), data.load_size)
+        else:
+            maps = _cached_maps(config, source, mesh, state.variables, plan, steps)
+            images = stack.enter_context(maps)
         log = stack.enter_context(RunLog(workdir, first, total))
         caught = stack.enter_context(_signals())
         previous: Metrics | None = None
         logged, clock = first, time.perf_counter()
-        for step in range(first, total):
+        for step in steps:
             first_frames = _first_frames(plan.rows(step))
             batch = Batch(next(images), index.pids[first_frames], index.camids[first_frames])
             batch = sharding.put(batch, sharding.split(mesh))
@@ -122,14 +127,22 @@ def train(
     return state
 
 
-def check_batches(config: Config, source: Source, mesh: Mesh) -> IdentityPlan:
+def check_batches(config: Config, source: Source, mesh: Mesh) -> Plan:
     """The plan, if its batches can be filled and divided.
 
     Raises:
         UserError: there are too few persons, the devices do not divide the batch, or a clip's
             length is missing or out of place.
     """
-    longest = source.data.train.tracks().length.max()
+    check_clips(config, source)
+    what = "the batch, data.num_ids x data.num_instances,"
+    sharding.require_divisible(config.data.batch_size, mesh, what)
+    return make_plan(config, source)
+
+
+def check_clips(config: Config, source: Source) -> None:
+    """Raises `UserError` if the length of clips is missing, or out of place."""
+    longest = max(split.tracks().length.max() for split in source.data.splits.values())
     if (config.data.clip_length is not None) != (longest > 1):
         raise UserError(
             f"config.data.clip_length={config.data.clip_length}: {source.data.name} holds "
@@ -139,18 +152,54 @@ def check_batches(config: Config, source: Source, mesh: Mesh) -> IdentityPlan:
                 else "images; expected None"
             )
         )
-    what = "the batch, data.num_ids x data.num_instances,"
-    sharding.require_divisible(config.data.batch_size, mesh, what)
-    return make_plan(config, source)
 
 
-def make_plan(config: Config, source: Source) -> IdentityPlan:
+def _num_steps(config: Config, plan: Plan) -> tuple[int, int]:
+    """Steps of the run, and those at its start in which the backbone is frozen."""
+    total = config.train.steps or config.train.epochs * plan.steps_per_epoch
+    return total, config.optim.frozen_epochs * plan.steps_per_epoch
+
+
+@contextmanager
+def _cached_maps(
+    config: Config, source: Source, mesh: Mesh, variables: Variables, plan: Plan, steps: range
+) -> Iterator[Iterator[Float16[np.ndarray, "b t h w c"]]]:
+    """What the frozen backbone makes of each batch of the plan, from the cache on disk."""
+    data, frames = config.data, source.data.train.size
+    model = make_model(config, source, frozen=True)
+    assert data.cache is not None
+    assert model.maps is not None  # `check_model` has looked.
+    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+    maps = jax.jit(model.maps, in_shardings=(everywhere, divided), out_shardings=divided)
+    variables = jax.tree.map(jnp.copy, variables)  # The first step uses up the state's.
+    batch_size = sharding.round_up(config.eval.batch_size, mesh.size)
+    pixels = jax.ShapeDtypeStruct((batch_size, *data.image_size, 3), jnp.uint8)
+    key = {
+        "data": source.data.fingerprint(),
+        "weights": weights_hash(variables),
+        "image_size": data.image_size,
+        "precision": config.train.precision,
+    }
+    shape = jax.eval_shape(maps, variables, pixels).shape[1:]
+    with MapCache(data.cache, key, shape, frames, flip=data.flip) as cache:
+        frozen = partial(maps, variables)
+        fill = partial(cache.fill, source.images, "train", data.image_size, frozen, batch_size)
+        fill()
+
+        def rows(step: int) -> Int[np.ndarray, "b t"]:
+            drawn = plan.rows(step)
+            return mirrored(drawn, step, config.train.seed, frames) if data.flip else drawn
+
+        yield cache.images(map(rows, steps), mend=fill)
+
+
+def make_plan(config: Config, source: Source) -> Plan:
     """Which images or clips make up each step."""
     data, clip = config.data, None
     if data.clip_length is not None:
         clip = ClipRule(data.clip_length, data.clip_sampling, data.clip_compat)
     tracks = source.data.train.tracks()
-    return IdentityPlan(tracks, data.num_ids, data.num_instances, config.train.seed, clip)
+    return Plan(tracks, data.num_ids, data.num_instances, config.train.seed, clip, data.sampling)
 
 
 def first_epoch_rows(config: Config, source: Source) -> Int[np.ndarray, " n"]:
@@ -179,9 +228,18 @@ def make_optimizer(
     """
 
     def rule() -> optax.GradientTransformation:
-        decay = optax.add_decayed_weights(optim.weight_decay)
-        scale = {"sgd": optax.trace(optim.momentum), "adam": optax.scale_by_adam()}[optim.name]
-        return optax.chain(decay, scale)
+        decays = None if optim.bias_decay else partial(jax.tree.map_with_path, _is_no_bias)
+        scale = {
+            "sgd": optax.identity(),
+            "adam": optax.scale_by_adam(),
+            "rmsprop": optax.scale_by_stddev(decay=0.95, eps=1e-4),
+        }[optim.name]
+        return optax.chain(
+            optax.identity() if optim.clip is None else optax.clip(optim.clip),
+            optax.add_decayed_weights(optim.weight_decay, decays),
+            scale,
+            optax.identity() if optim.name == "adam" else optax.trace(optim.momentum),
+        )
 
     def in_steps(epochs: int) -> int:
         return epochs * steps_per_epoch
@@ -194,6 +252,13 @@ def make_optimizer(
     def schedule(step: Any) -> Any:
         return decayed(step) * (jnp.clip(step / warmup, 0.1, 1.0) if warmup else 1.0)
 
+    def own_rate(path: Any, update: Any) -> Any:
+        in_backbone = path[0].key == BACKBONE
+        is_bias = not _is_no_bias(path, update)
+        return (
+            update * (1.0 if in_backbone else optim.head_lr) * (optim.bias_lr if is_bias else 1.0)
+        )
+
     update = rule()
     if frozen_steps := in_steps(optim.frozen_epochs):
         frozen_first = optax.conditionally_mask(rule(), lambda step: step >= frozen_steps)
@@ -201,7 +266,12 @@ def make_optimizer(
             {BACKBONE: frozen_first, "rest": rule()},
             lambda params: {name: name if name == BACKBONE else "rest" for name in params},
         )
-    return optax.chain(update, optax.scale_by_learning_rate(schedule)), schedule
+    own_rates = optax.stateless(lambda updates, _: jax.tree.map_with_path(own_rate, updates))
+    return optax.chain(update, own_rates, optax.scale_by_learning_rate(schedule)), schedule
+
+
+def _is_no_bias(path: Any, _: Any) -> bool:
+    return not path[-1].key.endswith("bias")
 
 
 def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
@@ -255,8 +325,18 @@ def check_model(config: Config, source: Source, mesh: Mesh, *, starts: bool) -> 
             read and laid beside the network's.
 
     Raises:
-        UserError: the network cannot take such clips, or the weights do not fit.
+        UserError: the network cannot take such clips, the weights do not fit, or the maps of the
+            backbone cannot be cached since it is trained.
     """
+    if config.data.cache is not None:
+        total, frozen = _num_steps(config, make_plan(config, source))
+        if make_model(config, source).maps is None:
+            raise UserError(f"config.data.cache={config.data.cache}: this model's backbone learns")
+        if frozen < total:
+            raise UserError(
+                f"config.data.cache={config.data.cache}: the backbone is frozen for {frozen} steps"
+                f" of {total} only; expected config.optim.frozen_epochs to cover them all"
+            )
     variables = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
     if starts and config.model.pretrained is not None:
         pretrained.install(variables, config.model.pretrained, config.model.arch)
@@ -290,12 +370,14 @@ def make_train_step(
         enlarged=data.enlarged_size if data.enlarge_probability < 1 else None,
         probability=data.enlarge_probability,
         clip_draw=data.clip_draw,
+        shift=data.shift,
     )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         key_augment, key_loss = jax.random.split(key)
-        batch = batch._replace(images=crop_and_flip(key_augment, batch.images))
+        if batch.images.dtype == jnp.uint8:  # else maps from the cache
+            batch = batch._replace(images=crop_and_flip(key_augment, batch.images))
 
         def loss(params: Any) -> Any:
             variables = {"params": params, **state.model_state}
@@ -323,7 +405,7 @@ def make_train_step(
 
 
 def _require_finite(
-    metrics: Metrics, step: int, plan: IdentityPlan, source: Source, schedule: optax.Schedule
+    metrics: Metrics, step: int, plan: Plan, source: Source, schedule: optax.Schedule
 ) -> None:
     if metrics["finite"]:
         return

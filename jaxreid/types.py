@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int, Key, PyTree, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Key, PyTree, Shaped, UInt8
 
 Variables: TypeAlias = dict[str, Any]
 """Linen's collections: `{"params": ..., "batch_stats": ...}`. What was made elsewhere on
@@ -34,17 +34,19 @@ class Batch(NamedTuple):
     Arrays on the device, or still NumPy's.
 
     Attributes:
-        images: uint8 RGB, one image or one clip for each item.
+        images: uint8 RGB, one image or one clip for each item; or what `ReidModel.maps` made of
+            the frames, where a run keeps that.
         pids: person ids; 0..N-1 in training, the data set's own at test.
         camids: camera ids, 1-based.
-        mask: which frames of a clip are real, where clips are padded.
+        mask: at test, which frames of a clip are read for the first time: a tracklet that is too
+            short for the clip is read in a circle. None: all.
         joints: 18 OpenPose joints as (x, y, confidence), in pixels of `images`.
     """
 
-    images: UInt8[Any, "b h w 3"] | UInt8[Any, "b t h w 3"]
+    images: UInt8[Any, "b h w 3"] | UInt8[Any, "b t h w 3"] | Float[Any, "b t h w c"]
     pids: Int[Any, " b"]
     camids: Int[Any, " b"]
-    mask: Shaped[Any, "b t"] | None = None
+    mask: Bool[Any, "b t"] | None = None
     joints: Float[Any, "b 18 3"] | None = None
 
 
@@ -54,7 +56,8 @@ class AttentionMap:
     """Where a model looked: `n` maps for each item, for pictures.
 
     Attributes:
-        weights: non-negative weights over a grid that is laid over the image.
+        weights: non-negative weights over a grid that is laid over the image. A grid of one cell
+            is a weight of the whole frame.
         over: what the grid lies on: the item's own image, its partner's, or, for map k of a
             clip, frame k. Items 2i and 2i+1 of the batch are partners.
     """
@@ -64,7 +67,7 @@ class AttentionMap:
 
 
 class ReidModel(NamedTuple):
-    """A method: four pure functions, and a fifth for pictures.
+    """A method: four pure functions, and what some methods offer besides.
 
     The trainer calls `init` and `loss`, the evaluator `features` and `distance`. Neither knows
     which method it runs.
@@ -78,6 +81,11 @@ class ReidModel(NamedTuple):
         explain: `(variables, batch) -> {name: AttentionMap}`.
         pool: `(variables, features) -> features`: what becomes of the mean over several clips of
             an item; None leaves it as it is.
+        vector: `(variables, features) -> Float["b d"]`, whose Euclidean distance is a cheap
+            stand-in for `distance`; None where `features` is such a vector already.
+        maps: `(variables, images "n h w 3") -> Float["n h w c"]`: what a frozen backbone makes of
+            frames. `loss` then takes such maps in the place of the frames.
+        frames: `(variables, batch) -> Float["b t d"]`: a descriptor of each frame.
     """
 
     init: Callable[[Key[Array, ""], Batch], Variables]
@@ -89,6 +97,9 @@ class ReidModel(NamedTuple):
     ]
     explain: Callable[[Variables, Batch], dict[str, AttentionMap]] | None = None
     pool: Callable[[Variables, Features], Features] | None = None
+    vector: Callable[[Variables, Features], Float[Array, "b d"]] | None = None
+    maps: Callable[[Variables, UInt8[Array, "n h w 3"]], Float[Array, "n h w c"]] | None = None
+    frames: Callable[[Variables, Batch], Float[Array, "b t d"]] | None = None
 
 
 class TrainState(NamedTuple):

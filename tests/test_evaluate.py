@@ -183,3 +183,96 @@ def test_queries_that_lose_their_match_are_not_scored(tiny):
         assert scores["mAP"] == others.get(protocol, scores)["mAP"]
     assert valid == {"official": 3, "query_removed": 1}
     assert {name: other["num_valid"] for name, other in others.items()} == valid
+
+
+def test_a_shortlist_is_ranked_exactly_and_the_rest_behind_it(tiny, source):
+    config = tiny()
+    config.eval.shortlist = 5
+    variables, mesh = {"params": jnp.ones(())}, sharding.make_mesh()
+    # The vector knows red alone.
+    model = mean_colour_model()._replace(vector=lambda _, feats: feats["colour"][:, :1])
+    evaluation = make_evaluator(config, model, source, mesh)(variables)
+
+    query, gallery = source.data.query, source.data.gallery
+    colours = [
+        next(source.images(split, [np.arange(index.size)], SIZE))[:, 0, 0].astype(np.float64)
+        for split, index in (("query", query), ("gallery", gallery))
+    ]
+    exact = np.linalg.norm(colours[0][:, None] - colours[1][None], axis=-1)
+    cheap = np.abs(colours[0][:, None, 0] - colours[1][None, :, 0])
+    listed = []
+    for row, (pid, camid) in enumerate(zip(query.pids, query.camids)):
+        out = (gallery.pids == pid) & (gallery.camids == camid)
+        order = [g for g in np.argsort(cheap[row], kind="stable") if not out[g]]
+        far = np.setdiff1d(np.arange(gallery.size), order[:5])
+        exact[row, far] = 1e4 + cheap[row, far]
+        match = (gallery.pids == pid) & ~out
+        if match.any():
+            listed.append(match[order[:5]].any())
+    want = evaluate_rank(exact, query.pids, gallery.pids, query.camids, gallery.camids)
+    assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap)
+    np.testing.assert_allclose(evaluation.ranking.cmc, want.cmc)
+    assert 0 < np.mean(listed) < 1
+    assert evaluation.scores["match_on_shortlist"] == pytest.approx(np.mean(listed))
+    assert "only the 5 nearest by one vector are ranked exactly" in describe(evaluation.scores)
+    assert f"{np.mean(listed):.2%} of the queries" in describe(evaluation.scores)
+
+    # A list of everything changes nothing.
+    config.eval.shortlist = gallery.size
+    whole = make_evaluator(config, model, source, mesh)(variables).scores
+    config.eval.shortlist = None
+    assert whole["mAP"] == make_evaluator(config, model, source, mesh)(variables).scores["mAP"]
+
+
+def test_a_shortlist_needs_more_than_a_vector(tiny, source):
+    config = tiny()
+    config.eval.shortlist = 5
+    with pytest.raises(UserError, match=r"eval.shortlist=5: this model compares vectors already"):
+        make_evaluator(config, mean_colour_model(), source, sharding.make_mesh())
+
+
+def test_clips_that_read_in_a_circle_say_so(tiny):
+    """Of five frames in a clip of eight, the last three are masked."""
+    rng = np.random.default_rng(1)
+    (train, _), (query, _), (gallery, _) = (clips_of_colours(rng, n, 5) for n in (4, 7, 11))
+    source = from_arrays(train, query, gallery)
+    config = tiny()
+    config.data.clip_length, config.eval.clips, config.eval.batch_size = 8, "first", 8
+
+    def features(_, batch):
+        assert batch.mask.shape == (8, 8)
+        weights = batch.mask / batch.mask.sum(axis=1, keepdims=True)
+        colours = batch.images[:, :, 0, 0].astype(jnp.float32)
+        return {"colour": jnp.einsum("bt,btc->bc", weights, colours)}
+
+    mesh = sharding.make_mesh()
+    masked = mean_colour_model()._replace(features=features)
+    variables = {"params": jnp.ones(())}
+    got = make_evaluator(config, masked, source, mesh)(variables)
+    config.data.clip_length = 5
+    want = make_evaluator(config, mean_colour_model(), source, mesh)(variables)
+    np.testing.assert_allclose(got.shown.distances, want.shown.distances, rtol=1e-4)
+
+
+def test_rank1_by_the_length_of_clips(tiny):
+    """A longer clip of noisy colours says more; each cell is scored as a run of its own."""
+    rng = np.random.default_rng(3)
+    pids = np.repeat(np.arange(12), 2)
+    colours = np.clip(
+        rng.integers(80, 170, (12, 1, 3))[pids] + rng.normal(0, 50, (24, 9, 3)), 0, 255
+    )
+    pixels = colours[:, :, None, None].repeat(SIZE[0], 2).repeat(SIZE[1], 3).astype(np.uint8)
+    query, gallery = (Labelled(pixels[i::2], pids[i::2], np.full(12, i + 1)) for i in (0, 1))
+    source = from_arrays(gallery, query, gallery)
+    config = tiny()
+    config.data.clip_length, config.eval.clips = 3, "first"
+    mesh, variables = sharding.make_mesh(), {"params": jnp.ones(())}
+    evaluate = make_evaluator(config, mean_colour_model(), source, mesh)
+    assert evaluate(variables).by_length is None
+    evaluation = evaluate(variables, (1, 3, 9))
+    assert evaluation.by_length.shape == (3, 3)
+    assert evaluation.by_length[1, 1] == evaluation.scores["rank1"]
+    assert evaluation.by_length[2, 2] > evaluation.by_length[0, 0]
+    config.data.clip_length = 9
+    whole = make_evaluator(config, mean_colour_model(), source, mesh)(variables).scores
+    assert evaluation.by_length[2, 2] == whole["rank1"]

@@ -79,9 +79,9 @@ def test_a_signal_saves_and_stops(tiny, tmp_path, monkeypatch):
     config = tiny()
     config.train.steps = 6
     whole = run(config, tmp_path / "whole")
-    from jaxreid.data.sampler import IdentityPlan
+    from jaxreid.data.sampler import Plan
 
-    rows, asked = IdentityPlan.rows, []
+    rows, asked = Plan.rows, []
 
     def rows_and_a_signal(self, step):
         asked.append(step)
@@ -89,7 +89,7 @@ def test_a_signal_saves_and_stops(tiny, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return rows(self, step)
 
-    monkeypatch.setattr(IdentityPlan, "rows", rows_and_a_signal)
+    monkeypatch.setattr(Plan, "rows", rows_and_a_signal)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="the same command goes on from here") as stopped:
         run(config, tmp_path / "cut")

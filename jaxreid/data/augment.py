@@ -18,6 +18,7 @@ def random_crop_and_flip(
     enlarged: Size | None = None,
     probability: float = 1.0,
     clip_draw: Literal["clip", "frame"] = "clip",
+    shift: float = 0.0,
 ) -> UInt8[Array, "b *t i j 3"]:
     """Crops each image at a random place, and mirrors half of them.
 
@@ -33,7 +34,13 @@ def random_crop_and_flip(
             the probability given, and otherwise come whole: they have to be of `size` then.
         probability: see above.
         clip_draw: all frames of a clip are cropped and mirrored alike, or each for itself.
+        shift: share of height and width by which images are moved at most, in whole pixels. Their
+            border is repeated.
     """
+    if shift:
+        margins = [round(shift * side) for side in images.shape[-3:-1]]
+        around = [(0, 0)] * (images.ndim - 3) + [(m, m) for m in margins] + [(0, 0)]
+        images = jnp.pad(images, around, mode="edge")
 
     def one(key: Key[Array, ""], image: UInt8[Array, "h w 3"]) -> UInt8[Array, "i j 3"]:
         key_top, key_left, key_flip = jax.random.split(key, 3)

@@ -7,7 +7,7 @@ read in a circle.
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxreid.data.index import Tracklets
 
@@ -71,18 +71,31 @@ class Clips(NamedTuple):
     Attributes:
         rows: of the index; `[n]` for images, `[n t]` for clips.
         items: which tracklet each belongs to.
+        mask: which frames of a clip are there for the first time; None for images.
     """
 
     rows: Int[np.ndarray, " n"] | Int[np.ndarray, "n t"]
     items: Int[np.ndarray, " n"]
+    mask: Bool[np.ndarray, "n t"] | None
 
 
 def scored_clips(tracks: Tracklets, length: int | None, how: Cut, split: str) -> Clips:
     """The clips of every tracklet; without a length, the image that each item is."""
     if length is None:
-        return Clips(tracks.first, np.arange(len(tracks.first)))
+        return Clips(tracks.first, np.arange(len(tracks.first)), None)
     parts = [
         first + cut(frames, length, how, split)
         for first, frames in zip(tracks.first.tolist(), tracks.length.tolist())
     ]
-    return Clips(np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(p) for p in parts]))
+    rows = np.concatenate(parts)
+    items = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return Clips(rows, items, first_time(rows))
+
+
+def first_time(rows: Int[np.ndarray, "n t"]) -> Bool[np.ndarray, "n t"]:
+    """Which frames of each clip are there for the first time."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    new = np.diff(np.take_along_axis(rows, order, axis=1), axis=1, prepend=-1) != 0
+    mask = np.empty_like(new)
+    np.put_along_axis(mask, order, new, axis=1)
+    return mask

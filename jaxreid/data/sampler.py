@@ -4,7 +4,7 @@ So a resumed run needs only its step, and a host takes its share of the same pla
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -22,11 +22,16 @@ class ClipRule(NamedTuple):
     compat: bool = False
 
 
-class IdentityPlan:
-    """P x K batches: an epoch visits every person once, in random order, with K items each.
+class Plan:
+    """Batches of K items for each of P persons: an epoch visits every person once, in random order.
 
-    An item is an image, or a clip of a tracklet. A person with fewer than K images or tracklets
-    is drawn with replacement. The last, incomplete batch of an epoch is dropped.
+    An item is an image, or a clip of a tracklet. The last, incomplete batch of an epoch is dropped.
+
+    `identity`: a person with fewer than K images or tracklets is drawn with replacement.
+
+    `pairs`: the K = 4 items are two pairs. The first pair shows that person, from two cameras if
+    there are two; the second shows that person and another one, who is drawn at random, from
+    another camera if there is one. So half of the pairs are of one person.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class IdentityPlan:
         num_instances: int,
         seed: int,
         clip: ClipRule | None = None,
+        sampling: Literal["identity", "pairs"] = "identity",
     ) -> None:
         """Prepares the plan.
 
@@ -45,14 +51,16 @@ class IdentityPlan:
             num_instances: K.
             seed: of the plan.
             clip: how clips are drawn; None for images.
+            sampling: see above.
 
         Raises:
             UserError: there are fewer than P persons.
         """
         pids = tracks.pids
-        self.tracks, self.clip = tracks, clip
+        self.tracks, self.clip, self.sampling = tracks, clip, sampling
         self.items_of = [np.flatnonzero(pids == pid) for pid in range(pids.max(initial=-1) + 1)]
         self.num_ids, self.num_instances, self.seed = num_ids, num_instances, seed
+        self.wanted = 2 if sampling == "pairs" else num_instances
         if len(self.items_of) < num_ids:
             raise UserError(
                 f"config.data.num_ids={num_ids}: the training set has {len(self.items_of)} persons"
@@ -62,11 +70,11 @@ class IdentityPlan:
 
     @property
     def short_ids(self) -> int:
-        """How many persons have fewer than K images or tracklets."""
-        return sum(len(items) < self.num_instances for items in self.items_of)
+        """How many persons have fewer images or tracklets than a batch wants of them."""
+        return sum(len(items) < self.wanted for items in self.items_of)
 
     def rows(self, step: int) -> Int[np.ndarray, " b"] | Int[np.ndarray, "b t"]:
-        """The rows of the index that make up a step: K items of the first person, K of the next.
+        """The rows of the index that make up a step: K items for the first person, K for the next.
 
         Returns:
             A row for each image, or the rows of each clip.
@@ -77,9 +85,8 @@ class IdentityPlan:
     def _draw_epoch(self, epoch: int) -> Int[np.ndarray, "steps b *t"]:
         rng = np.random.default_rng((self.seed, epoch))
         pids = rng.permutation(len(self.items_of))[: self.steps_per_epoch * self.num_ids]
-        k = self.num_instances
-        drawn = [rng.choice(self.items_of[p], k, replace=len(self.items_of[p]) < k) for p in pids]
-        items = np.concatenate(drawn)
+        draw = self._draw_pairs if self.sampling == "pairs" else self._draw_items
+        items = np.concatenate([draw(rng, pid) for pid in pids.tolist()])
         rows = self.tracks.first[items]
         if self.clip is not None:
             length, how, compat = self.clip
@@ -87,4 +94,21 @@ class IdentityPlan:
             rows = rows[:, None] + np.stack(
                 [clips.sample(rng, f, length, how, compat=compat) for f in frames.tolist()]
             )
-        return rows.reshape(self.steps_per_epoch, self.num_ids * k, *rows.shape[1:])
+        size = self.num_ids * self.num_instances
+        return rows.reshape(self.steps_per_epoch, size, *rows.shape[1:])
+
+    def _draw_items(self, rng: np.random.Generator, pid: int) -> Int[np.ndarray, " k"]:
+        mine, k = self.items_of[pid], self.num_instances
+        return rng.choice(mine, k, replace=len(mine) < k)
+
+    def _draw_pairs(self, rng: np.random.Generator, pid: int) -> Int[np.ndarray, "4"]:
+        other = (pid + 1 + int(rng.integers(len(self.items_of) - 1))) % len(self.items_of)
+        return np.concatenate([self._draw_pair(rng, pid, partner) for partner in (pid, other)])
+
+    def _draw_pair(self, rng: np.random.Generator, pid: int, partner: int) -> Int[np.ndarray, "2"]:
+        first = rng.choice(self.items_of[pid])
+        theirs = self.items_of[partner]
+        elsewhere = theirs[self.tracks.camids[theirs] != self.tracks.camids[first]]
+        others = theirs[theirs != first]
+        best = next(some for some in (elsewhere, others, theirs) if len(some))
+        return np.array([first, rng.choice(best)])

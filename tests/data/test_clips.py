@@ -75,9 +75,13 @@ def test_one_clip_of_a_tracklet(how, split, long, short):
 def test_clips_of_a_split_know_their_tracklet():
     column = np.array([0, 5, 6])
     tracks = Tracklets(column, np.array([5, 1, 4]), *[np.ones(3, int)] * 2, np.arange(3))
-    rows, items = clips.scored_clips(tracks, 4, "all", "query")
+    rows, items, mask = clips.scored_clips(tracks, 4, "all", "query")
     np.testing.assert_array_equal(rows, [[0, 1, 2, 3], [4] * 4, [5] * 4, [6, 7, 8, 9]])
     np.testing.assert_array_equal(items, [0, 0, 1, 2])
-    rows, items = clips.scored_clips(tracks, None, "all", "query")
+    np.testing.assert_array_equal(
+        mask, [[True] * 4, [True, False, False, False], [True, False, False, False], [True] * 4]
+    )
+    rows, items, mask = clips.scored_clips(tracks, None, "all", "query")
     np.testing.assert_array_equal(rows, column)
     np.testing.assert_array_equal(items, [0, 1, 2])
+    assert mask is None

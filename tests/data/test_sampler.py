@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxreid.data.index import Tracklets
-from jaxreid.data.sampler import ClipRule, IdentityPlan
+from jaxreid.data.sampler import ClipRule, Plan
 from jaxreid.errors import UserError
 
 # Person 0 has 6 images, 1 has 4, 2 has 2, 3 has 5, 4 has 4.
@@ -19,7 +19,7 @@ IMAGES = tracklets(np.ones_like(PIDS))
 
 
 def test_a_batch_is_p_persons_with_k_images_each():
-    plan = IdentityPlan(IMAGES, num_ids=2, num_instances=4, seed=0)
+    plan = Plan(IMAGES, num_ids=2, num_instances=4, seed=0)
     assert plan.steps_per_epoch == 2  # the fifth person of an epoch is left over
     assert plan.short_ids == 1
     for step in range(20):
@@ -34,30 +34,30 @@ def test_a_batch_is_p_persons_with_k_images_each():
 
 
 def test_an_epoch_visits_every_person_once():
-    plan = IdentityPlan(IMAGES, num_ids=5, num_instances=2, seed=3)
+    plan = Plan(IMAGES, num_ids=5, num_instances=2, seed=3)
     orders = [tuple(PIDS[plan.rows(step)][::2]) for step in range(10)]
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
     assert len(set(orders)) > 5
 
 
 def test_the_plan_is_a_function_of_seed_and_step():
-    a, b = (IdentityPlan(IMAGES, 2, 2, seed=7) for _ in range(2))
+    a, b = (Plan(IMAGES, 2, 2, seed=7) for _ in range(2))
     forwards = [a.rows(step) for step in range(9)]
     backwards = [b.rows(step) for step in reversed(range(9))][::-1]
     np.testing.assert_array_equal(forwards, backwards)
-    other = IdentityPlan(IMAGES, 2, 2, seed=8)
+    other = Plan(IMAGES, 2, 2, seed=8)
     assert any((other.rows(step) != forwards[step]).any() for step in range(9))
 
 
 def test_too_few_persons():
     with pytest.raises(UserError, match=r"num_ids=6: the training set has 5 persons"):
-        IdentityPlan(IMAGES, num_ids=6, num_instances=2, seed=0)
+        Plan(IMAGES, num_ids=6, num_instances=2, seed=0)
 
 
 def test_clips_are_of_the_tracklets_that_images_would_be():
     lengths = np.arange(len(PIDS)) % 7 + 1
     tracks = tracklets(lengths)
-    plan = IdentityPlan(tracks, 2, 3, seed=1, clip=ClipRule(4))
+    plan = Plan(tracks, 2, 3, seed=1, clip=ClipRule(4))
     person_of = np.repeat(PIDS, lengths)
     tracklet_of = np.repeat(np.arange(len(PIDS)), lengths)
     for step in range(12):
@@ -66,11 +66,50 @@ def test_clips_are_of_the_tracklets_that_images_would_be():
         assert (tracklet_of[rows] == tracklet_of[rows[:, :1]]).all()
         persons = person_of[rows[:, 0]].reshape(2, 3)
         assert (persons == persons[:, :1]).all()
-        np.testing.assert_array_equal(rows, IdentityPlan(tracks, 2, 3, 1, ClipRule(4)).rows(step))
+        np.testing.assert_array_equal(rows, Plan(tracks, 2, 3, 1, ClipRule(4)).rows(step))
 
 
 def test_clips_begin_at_other_frames_in_other_epochs():
     tracks = tracklets(np.full_like(PIDS, 50))
-    plan = IdentityPlan(tracks, 5, 2, seed=1, clip=ClipRule(4))
+    plan = Plan(tracks, 5, 2, seed=1, clip=ClipRule(4))
     starts = np.concatenate([plan.rows(step)[:, 0] % 50 for step in range(40)])
     assert len(set(starts)) > 40
+
+
+def test_pairs_are_half_of_one_person():
+    """Two clips of a person, then that person and another one, from two cameras if there are."""
+    lengths = np.full(len(PIDS), 7)
+    camids = np.arange(len(PIDS)) % 3
+    camids[PIDS == 2] = 1  # has one camera
+    tracks = tracklets(lengths)._replace(camids=camids)
+    plan = Plan(tracks, num_ids=5, num_instances=4, seed=2, clip=ClipRule(3), sampling="pairs")
+    assert (plan.steps_per_epoch, plan.short_ids) == (1, 0)
+    others = set()
+    for step in range(40):
+        rows = plan.rows(step)
+        assert rows.shape == (20, 3)
+        np.testing.assert_array_equal(rows, plan.rows(step))
+        items = rows[:, 0] // 7
+        assert (rows // 7 == items[:, None]).all()  # each clip is of one tracklet
+        pairs = items.reshape(5, 2, 2)
+        pids = PIDS[pairs]
+        assert (pids[:, 0, 0] == pids[:, 0, 1]).all()
+        assert (pids[:, 1, 0] == pids[:, 0, 0]).all()
+        assert (pids[:, 1, 1] != pids[:, 1, 0]).all()
+        assert sorted(pids[:, 0, 0]) == [0, 1, 2, 3, 4]
+        others |= set(zip(pids[:, 1, 0].tolist(), pids[:, 1, 1].tolist()))
+        assert (pairs[:, 0, 0] != pairs[:, 0, 1]).all()
+        differ = camids[pairs[..., 0]] != camids[pairs[..., 1]]
+        assert differ[pids[:, 0, 0] != 2, 0].all()
+        assert not differ[pids[:, 0, 0] == 2, 0].any()
+    assert len(others) == 20
+
+
+def test_a_person_with_one_tracklet_is_paired_with_itself():
+    pids = np.array([0, 1, 1])
+    tracks = Tracklets(np.arange(3) * 5, np.full(3, 5), pids, np.array([1, 1, 2]), np.arange(3))
+    plan = Plan(tracks, 2, 4, seed=0, clip=ClipRule(2), sampling="pairs")
+    assert plan.short_ids == 1
+    items = plan.rows(0)[:, 0] // 5
+    pair = next(pair for pair in items.reshape(4, 2)[::2] if pair[0] == 0)
+    np.testing.assert_array_equal(pair, [0, 0])

@@ -1,0 +1,144 @@
+"""Features of every item of a split, an item being an image or a tracklet."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from jaxreid import sharding
+from jaxreid.config import Config
+from jaxreid.data.clips import Clips, scored_clips
+from jaxreid.data.index import Tracklets
+from jaxreid.data.sources import Source
+from jaxreid.errors import UserError
+from jaxreid.types import Batch, Features, ReidModel, Variables
+
+
+class Frames(NamedTuple):
+    """Descriptors of the frames of a split, in the order of its items.
+
+    Attributes:
+        descriptors: of each frame.
+        items: which item each belongs to.
+    """
+
+    descriptors: Float[np.ndarray, "n d"]
+    items: Int[np.ndarray, " n"]
+
+
+class Extractor(NamedTuple):
+    """Features of a split, compiled once.
+
+    Attributes:
+        features: `(variables, source, split, length) -> features` of every item: the mean over its
+            clips, as the model pools it. `length` is the clips' where it is not the config's.
+        frames: `(variables, source, split, length) -> Frames`.
+        vectors: `(variables, features) -> Float["n d"]`: one vector of each item.
+    """
+
+    features: Callable[..., Features]
+    frames: Callable[..., Frames]
+    vectors: Callable[[Variables, Features], Float[np.ndarray, "n d"]]
+
+
+def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
+    """Makes the functions of an `Extractor`.
+
+    Args:
+        config: how clips are cut, and the size of batches.
+        model: its `features`, and what it offers besides, are called.
+        mesh: batches are divided over its devices.
+    """
+    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+    batch_size = sharding.round_up(config.eval.batch_size, mesh.size)
+
+    def on_devices(function: Callable[..., Any]) -> Callable[[Variables, Any], Any]:
+        """`(variables, whole batch) -> result on the host`, computed on all devices."""
+        jitted = jax.jit(function, in_shardings=(everywhere, divided), out_shardings=divided)
+        return lambda variables, batch: jax.device_get(
+            jitted(variables, sharding.put(pad(batch, batch_size), divided))
+        )
+
+    of_batch, of_frames = on_devices(model.features), model.frames and on_devices(model.frames)
+    pool, vector = model.pool and on_devices(model.pool), model.vector and on_devices(model.vector)
+
+    def batches(
+        source: Source, split: str, length: int | None = None
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Batch]]:
+        """The clips of a split, with the item that each belongs to."""
+        tracks = source.data.splits[split].tracks()
+        rows, items, mask = clips(config, tracks, split, length)
+        chosen = [slice(i, i + batch_size) for i in range(0, len(rows), batch_size)]
+        images = source.images(split, [rows[some] for some in chosen], config.data.image_size)
+        for some, pixels in zip(chosen, images, strict=True):
+            of = items[some]  # In rising order, so the clips of an item are neighbours.
+            real = None if mask is None else mask[some]
+            yield of, Batch(pixels, tracks.pids[of], tracks.camids[of], real)
+
+    def features(
+        variables: Variables, source: Source, split: str, length: int | None = None
+    ) -> Features:
+        size = source.data.splits[split].tracks().size
+        total: Features = None
+        counts = np.zeros(size, int)
+        for of, batch in batches(source, split, length):
+            found = of_batch(variables, batch)
+            if total is None:
+                total = jax.tree.map(lambda x: np.zeros((size, *x.shape[1:]), x.dtype), found)
+            starts = np.flatnonzero(np.diff(of, prepend=-1))
+            for sums, x in zip(jax.tree.leaves(total), jax.tree.leaves(found)):
+                sums[of[starts]] += np.add.reduceat(x[: len(of)], starts, axis=0)
+            counts += np.bincount(of, minlength=size)
+        if counts.max() == 1:
+            return total
+        mean = jax.tree.map(
+            lambda x: x / counts.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype), total
+        )
+        return mean if pool is None else in_batches(pool, variables, mean, size)
+
+    def frames(
+        variables: Variables, source: Source, split: str, length: int | None = None
+    ) -> Frames:
+        if of_frames is None:
+            raise UserError(
+                f"config.eval.fisher={config.eval.fisher}: this model has no descriptors of frames;"
+                " expected None"
+            )
+        descriptors, items = [], []
+        for of, batch in batches(source, split, length):
+            real = np.ones(batch.images.shape[:2], bool) if batch.mask is None else batch.mask
+            descriptors.append(of_frames(variables, batch)[: len(of)][real])
+            items.append(np.repeat(of, real.sum(axis=1)))
+        return Frames(np.concatenate(descriptors), np.concatenate(items))
+
+    def vectors(variables: Variables, feats: Features) -> Float[np.ndarray, "n d"]:
+        if vector is None:
+            return feats
+        return in_batches(vector, variables, feats, len(jax.tree.leaves(feats)[0]))
+
+    def in_batches(function: Any, variables: Variables, feats: Features, size: int) -> Any:
+        found = [function(variables, block) for block in blocks(feats, size, batch_size)]
+        return jax.tree.map(lambda *x: np.concatenate(x)[:size], *found)
+
+    return Extractor(features, frames, vectors)
+
+
+def clips(config: Config, tracks: Tracklets, split: str, length: int | None = None) -> Clips:
+    """The images or clips of a split that are scored."""
+    return scored_clips(tracks, length or config.scored_clip_length, config.eval.clips, split)
+
+
+def blocks(tree: Any, size: int, length: int) -> Iterator[Any]:
+    """Cuts the leading axis, `size` long, into blocks; the last one may be shorter."""
+    for start in range(0, size, length):
+        yield jax.tree.map(lambda x, s=start: x[s : s + length], tree)
+
+
+def pad(tree: Any, length: int) -> Any:
+    """Repeats the last item until there are `length`, so that every block has one shape."""
+    return jax.tree.map(
+        lambda x: np.concatenate([x, np.repeat(x[-1:], length - len(x), axis=0)]), tree
+    )
