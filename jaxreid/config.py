@@ -395,9 +395,11 @@ def table_row(
     rank5: float | None = None,
     rank20: float | None = None,
     mean_ap: float | None = None,
+    *,
+    rank10: float | None = None,
 ) -> Variant:
     """A variant with the figures of a table's row, in percent; None where none is printed."""
-    printed = {"rank1": rank1, "rank5": rank5, "rank20": rank20, "mAP": mean_ap}
+    printed = {"rank1": rank1, "rank5": rank5, "rank10": rank10, "rank20": rank20, "mAP": mean_ap}
     figures = {name: round(v / 100, 4) for name, v in printed.items() if v is not None}
     return Variant(changes, figures, source)
 

@@ -1,5 +1,6 @@
 """The only evaluator: features once, distances in blocks, ranks by exact counts."""
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -101,6 +102,7 @@ def make_evaluator(
             f"config.eval.shortlist={config.eval.shortlist}: this model compares vectors already;"
             " expected None"
         )
+    _check_learning(config, trained_on or source, model)
     extractor = make_extractor(config, model, mesh)
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     gallery_block = sharding.round_up(config.eval.gallery_block, mesh.size)
@@ -219,6 +221,29 @@ def make_evaluator(
     return evaluate
 
 
+def _check_learning(config: Config, trained_on: Source, model: ReidModel) -> None:
+    """Raises `UserError` if the metric that the config asks for cannot be fitted."""
+    size, dimensions, fisher = (
+        trained_on.data.train.tracks().size,
+        config.eval.pca,
+        config.eval.fisher,
+    )
+    if config.eval.metric != "model" and size <= dimensions:
+        raise UserError(
+            f"config.eval.pca={dimensions}: the training set has {size} items; expected fewer"
+            " dimensions than that"
+        )
+    if fisher is not None and model.frames is None:
+        raise UserError(
+            f"config.eval.fisher={fisher}: this model has no descriptors of frames; expected None"
+        )
+    if fisher is not None and importlib.util.find_spec("sklearn") is None:
+        raise UserError(
+            f"config.eval.fisher={fisher} needs scikit-learn; install the extra 'metric' (pip"
+            " install -e '.[metric]' in the repository)"
+        )
+
+
 def _learn(
     config: Config, extractor: Extractor, variables: Variables, trained_on: Source
 ) -> Callable[..., Float[np.ndarray, "n d"]]:
@@ -229,26 +254,30 @@ def _learn(
             feats = extractor.features(variables, source, split, length)
             return extractor.vectors(variables, feats)
         frames = extractor.frames(variables, source, split, length)
-        return metrics.fisher_vectors(frames.descriptors, frames.items, mixture)
+        return np.stack([metrics.fisher_vector(some, mixture) for some in frames], dtype=np.float32)
 
     mixture = None
     if config.eval.fisher is not None:
-        frames = extractor.frames(variables, trained_on, "train")
-        mixture = metrics.fit_mixture(frames.descriptors, config.eval.fisher, config.train.seed)
+        frames = np.concatenate(extractor.frames(variables, trained_on, "train"))
+        mixture = metrics.fit_mixture(frames, config.eval.fisher, config.train.seed)
     if config.eval.metric == "model":
         return describe
     train, tracks = describe(trained_on, "train"), trained_on.data.train.tracks()
-    if len(train) <= config.eval.pca:
+    try:
+        shorter = metrics.pca(train, config.eval.pca)
+        if (axes := shorter.matrix.shape[1]) < config.eval.pca:
+            raise ValueError(
+                f"the training set has {axes} principal components; expected that many"
+            )
+        if config.eval.metric == "kissme":
+            metric = metrics.kissme(shorter(train), tracks.pids, tracks.camids)
+        else:
+            metric = metrics.lfda(shorter(train), tracks.pids)
+    except ValueError as error:
         raise UserError(
-            f"config.eval.pca={config.eval.pca}: the training set has {len(train)} items; expected"
-            " fewer dimensions than that"
-        )
-    shorter = metrics.pca(train, config.eval.pca)
-    if config.eval.metric == "kissme":
-        metric = metrics.kissme(shorter(train), tracks.pids, tracks.camids)
-    else:
-        metric = metrics.lfda(shorter(train), tracks.pids)
-    return lambda *args: metric(shorter(describe(*args)))
+            f"config.eval.metric={config.eval.metric}, config.eval.pca={config.eval.pca}: {error}"
+        ) from None
+    return lambda *args: metric(shorter(describe(*args))).astype(np.float32)
 
 
 def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]:
@@ -272,7 +301,7 @@ def _scores(
     if config.eval.metric != "model":
         words["metric"] = f"{config.eval.metric} after {config.eval.pca} principal components"
     if config.eval.fisher is not None:
-        words["fisher"] = f"vectors of {config.eval.fisher} components"
+        words["fisher"] = f"of {config.eval.fisher} components"
     if config.eval.shortlist is not None:
         words["shortlist"] = config.eval.shortlist
     if length := config.scored_clip_length:

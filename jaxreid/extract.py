@@ -13,20 +13,7 @@ from jaxreid.config import Config
 from jaxreid.data.clips import Clips, scored_clips
 from jaxreid.data.index import Tracklets
 from jaxreid.data.sources import Source
-from jaxreid.errors import UserError
 from jaxreid.types import Batch, Features, ReidModel, Variables
-
-
-class Frames(NamedTuple):
-    """Descriptors of the frames of a split, in the order of its items.
-
-    Attributes:
-        descriptors: of each frame.
-        items: which item each belongs to.
-    """
-
-    descriptors: Float[np.ndarray, "n d"]
-    items: Int[np.ndarray, " n"]
 
 
 class Extractor(NamedTuple):
@@ -35,12 +22,13 @@ class Extractor(NamedTuple):
     Attributes:
         features: `(variables, source, split, length) -> features` of every item: the mean over its
             clips, as the model pools it. `length` is the clips' where it is not the config's.
-        frames: `(variables, source, split, length) -> Frames`.
+        frames: `(variables, source, split, length) -> [Float["t d"], ...]`: of every item, the
+            descriptors of all frames of its clips, if the model has such.
         vectors: `(variables, features) -> Float["n d"]`: one vector of each item.
     """
 
     features: Callable[..., Features]
-    frames: Callable[..., Frames]
+    frames: Callable[..., list[Float[np.ndarray, "t d"]]]
     vectors: Callable[[Variables, Features], Float[np.ndarray, "n d"]]
 
 
@@ -62,8 +50,10 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
             jitted(variables, sharding.put(pad(batch, batch_size), divided))
         )
 
-    of_batch, of_frames = on_devices(model.features), model.frames and on_devices(model.frames)
-    pool, vector = model.pool and on_devices(model.pool), model.vector and on_devices(model.vector)
+    of_batch = on_devices(model.features)
+    pool, vector, of_frames = (
+        function and on_devices(function) for function in (model.pool, model.vector, model.frames)
+    )
 
     def batches(
         source: Source, split: str, length: int | None = None
@@ -101,18 +91,15 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
 
     def frames(
         variables: Variables, source: Source, split: str, length: int | None = None
-    ) -> Frames:
-        if of_frames is None:
-            raise UserError(
-                f"config.eval.fisher={config.eval.fisher}: this model has no descriptors of frames;"
-                " expected None"
-            )
+    ) -> list[Float[np.ndarray, "t d"]]:
+        assert of_frames is not None
         descriptors, items = [], []
         for of, batch in batches(source, split, length):
             real = np.ones(batch.images.shape[:2], bool) if batch.mask is None else batch.mask
             descriptors.append(of_frames(variables, batch)[: len(of)][real])
             items.append(np.repeat(of, real.sum(axis=1)))
-        return Frames(np.concatenate(descriptors), np.concatenate(items))
+        ends = np.cumsum(np.bincount(np.concatenate(items)))[:-1]
+        return np.split(np.concatenate(descriptors), ends)
 
     def vectors(variables: Variables, feats: Features) -> Float[np.ndarray, "n d"]:
         if vector is None:

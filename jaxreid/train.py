@@ -340,11 +340,13 @@ def check_model(config: Config, source: Source, mesh: Mesh, *, starts: bool) -> 
     variables = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
     if starts and config.model.pretrained is not None:
         pretrained.install(variables, config.model.pretrained, config.model.arch)
-    batch = example_batch(config, config.scored_clip_length)
-    try:
-        jax.eval_shape(make_model(config, source).features, variables, batch)
-    except UserError as error:
-        raise UserError(f"config.eval.clip_length={config.eval.clip_length}: {error}") from None
+    features = make_model(config, source).features
+    scored = {"eval.clip_length": config.scored_clip_length}
+    for key, length in [*scored.items(), *(("eval.lengths", n) for n in config.eval.lengths)]:
+        try:
+            jax.eval_shape(features, variables, example_batch(config, length))
+        except UserError as error:
+            raise UserError(f"config.{key}={length}: {error}") from None
 
 
 def example_batch(config: Config, clip_length: int | None) -> Batch:

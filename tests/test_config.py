@@ -46,6 +46,12 @@ def test_the_papers_configs_have_variants():
         "duatm_duke",
         "duatm_market",
         "duatm_mars",
+        "jst_rnn_ilids",
+        "jst_rnn_mars",
+        "jst_rnn_prid",
+        "siamese_attention_ilids",
+        "siamese_attention_mars",
+        "siamese_attention_prid",
     }
 
 
@@ -58,7 +64,7 @@ def test_every_variant_is_valid_and_changes_what_it_says(path):
             section, field = key.split(".")
             assert getattr(getattr(config, section), field) == value
         assert config.paper == row.paper
-        assert set(row.paper) <= {"rank1", "rank5", "rank20", "mAP"}
+        assert set(row.paper) <= {"rank1", "rank5", "rank10", "rank20", "mAP"}
         assert all(0 < figure < 1 for figure in row.paper.values())
         assert config.paper_source == row.source != ""
 
@@ -243,3 +249,55 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config.json: not the config of a run"):
         claim_workdir(Config(model=duatm.Config()), tmp_path, "abc")
+
+
+@pytest.mark.parametrize(("name", "persons"), [("mars", 625), ("ilids", 150), ("prid", 89)])
+def test_the_recipe_of_jst_rnn(name, persons):
+    config = load_config(Path(f"configs/jst_rnn_{name}.py"))
+    model, data, optim = config.model, config.data, config.optim
+    assert (model.feature, model.metric, model.test_lambda) == ("tam", "srm", 1.0)
+    assert (data.num_ids, data.num_instances, data.clip_length) == (8, 4, 6)
+    assert data.load_size == (227, 227)
+    assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
+    assert (optim.head_lr, optim.bias_lr, optim.bias_decay) == (10.0, 2.0, False)
+    assert config.train.steps == 60_000
+    steps = [epoch * (persons // 8) for epoch in optim.decay_epochs]
+    assert steps == pytest.approx([20_000, 40_000], abs=persons // 8)
+    assert (config.eval.clips, config.eval.mars_protocol) == ("central", "official")
+
+
+def test_jst_rnns_rows_are_the_papers():
+    mars = rows("jst_rnn_mars")
+    assert mars["cnn_tam"].paper == {"rank1": 0.627, "rank5": 0.806, "rank20": 0.905, "mAP": 0.434}
+    assert mars["cnn_srm"].changes == {"model.feature": "none", "model.metric": "srm"}
+    assert mars["all"].changes == {}
+    assert not any(row.paper for row in rows("jst_rnn_prid").values())
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("mars", 2000), ("ilids", 1000), ("prid", 1000)])
+def test_the_recipe_of_siamese_attention(name, epochs):
+    config = load_config(Path(f"configs/siamese_attention_{name}.py"))
+    model, data, optim = config.model, config.data, config.optim
+    assert (model.backbone, model.kernels) == ("googlenet", (3, 5, 5))
+    assert model.channels == (128, 256, 256)
+    assert (model.dropout, model.penalty, model.initial) == (0.7, 1.0, "glorot")
+    assert (data.sampling, data.batch_size, data.clip_length) == ("pairs", 20, 20)
+    assert (data.load_size, data.shift) == ((224, 224), 0.05)
+    assert (optim.name, optim.lr, optim.momentum, optim.clip) == ("rmsprop", 1e-4, 0.9, 5.0)
+    assert (config.train.epochs, optim.frozen_epochs) == (epochs, epochs)
+    assert (config.eval.clips, config.eval.clip_length) == ("first_last", 128)
+
+
+def test_siamese_attentions_rows_are_the_papers():
+    mars, ilids, prid = (rows(f"siamese_attention_{name}") for name in ("mars", "ilids", "prid"))
+    assert prid["vgg16_1_9"].changes == {"model.backbone": "vgg16", "model.kernels": (3, 1, 9)}
+    assert prid["vgg16_1_9"].paper == {
+        "rank1": 0.637,
+        "rank5": 0.858,
+        "rank10": 0.88,
+        "rank20": 0.93,
+    }
+    assert mars["kissme"].changes == {"eval.metric": "kissme"}
+    assert mars["kissme"].paper["rank1"] == 0.735
+    assert "rank5" not in ilids["max"].paper  # printed below rank-1
+    assert ilids["fisher"].paper["rank10"] == 0.922

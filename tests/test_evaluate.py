@@ -1,9 +1,11 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import sharding
+from jaxreid import metrics, sharding
 from jaxreid.data.sources import Labelled, from_arrays, open_source
 from jaxreid.errors import UserError
 from jaxreid.evaluate import describe, make_evaluator
@@ -276,3 +278,112 @@ def test_rank1_by_the_length_of_clips(tiny):
     config.data.clip_length = 9
     whole = make_evaluator(config, mean_colour_model(), source, mesh)(variables).scores
     assert evaluation.by_length[2, 2] == whole["rank1"]
+
+
+def noisy_persons(rng, persons, cameras=2):
+    """Clips of four frames of one colour each: a person's is in the red, which the light drowns."""
+    pids = np.repeat(np.arange(persons), cameras)
+    red = rng.permutation(np.linspace(60, 190, persons))[pids]
+    light = rng.normal(0, 40, len(pids))
+    colour = np.stack([red + light, 120 + light, np.full(len(pids), 90)], axis=1)
+    colours = colour[:, None] + rng.normal(0, 3, (len(pids), 4, 3))
+    pixels = np.clip(colours, 0, 255).astype(np.uint8)[:, :, None, None]
+    clips = pixels.repeat(SIZE[0], 2).repeat(SIZE[1], 3)
+    return Labelled(clips, pids, np.tile(np.arange(cameras) + 1, persons))
+
+
+@pytest.fixture(scope="module")
+def persons():
+    rng = np.random.default_rng(5)
+    train, test = noisy_persons(rng, 40), noisy_persons(rng, 30)
+    halves = [Labelled(*(part[i::2] for part in test)) for i in (0, 1)]
+    return from_arrays(train, *halves)
+
+
+def colour_vector(source, split):
+    index = source.data.splits[split]
+    pixels = next(source.images(split, [np.arange(index.size)], SIZE))[:, 0, 0].astype(np.float64)
+    return pixels.reshape(-1, 4, 3)
+
+
+def learned(config, source, trained_on=None):
+    model = mean_colour_model()._replace(vector=lambda _, feats: feats["colour"])
+    model = model._replace(
+        frames=lambda _, batch: batch.images[:, :, 0, 0].astype(jnp.float32),
+    )
+    mesh, variables = sharding.make_mesh(), {"params": jnp.ones(())}
+    return make_evaluator(config, model, source, mesh, trained_on)(variables)
+
+
+@pytest.mark.parametrize("metric", ["kissme", "lfda"])
+def test_a_metric_is_fitted_on_the_training_set(tiny, persons, metric):
+    config = tiny()
+    config.data.clip_length = 4
+    plain = learned(config, persons).scores["rank1"]
+    config.eval.metric, config.eval.pca = metric, 3
+    evaluation = learned(config, persons)
+    train, query, gallery = (
+        colour_vector(persons, split).mean(axis=1) for split in ("train", "query", "gallery")
+    )
+    pids = persons.data.train.tracks().pids
+    shorter = metrics.pca(train, 3)
+    further = (shorter(train), pids, *((np.tile([1, 2], 40),) if metric == "kissme" else ()))
+    projection = getattr(metrics, metric)(*further)
+    q, g = (projection(shorter(x)) for x in (query, gallery))
+    distmat = np.linalg.norm(q[:, None] - g[None], axis=-1)
+    labels = (np.arange(30), np.arange(30), np.full(30, 1), np.full(30, 2))
+    want = evaluate_rank(distmat, *labels)
+    assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap, abs=0.02)
+    assert evaluation.scores["rank1"] > plain + 0.2
+    assert f"{metric} after 3 principal components" in describe(evaluation.scores)
+    # Fitted elsewhere: on persons whose light is in the blue, it helps nobody here.
+    other = from_arrays(
+        *[
+            Labelled(persons_.images[..., ::-1], *persons_[1:])
+            for persons_ in (noisy_persons(np.random.default_rng(6), 40),) * 3
+        ]
+    )
+    assert learned(config, persons, other).scores["rank1"] < evaluation.scores["rank1"]
+
+
+def test_fisher_vectors_of_the_frames(tiny, persons):
+    config = tiny()
+    config.data.clip_length, config.eval.fisher = 4, 2
+    evaluation = learned(config, persons)
+    train, query, gallery = (
+        colour_vector(persons, split).astype(np.float32) for split in ("train", "query", "gallery")
+    )
+    mixture = metrics.fit_mixture(train.reshape(-1, 3), 2, config.train.seed)
+    q, g = (np.stack([metrics.fisher_vector(x, mixture) for x in xs]) for xs in (query, gallery))
+    distmat = np.linalg.norm(q[:, None] - g[None], axis=-1)
+    labels = (np.arange(30), np.arange(30), np.full(30, 1), np.full(30, 2))
+    want = evaluate_rank(distmat, *labels)
+    assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap, abs=0.01)
+    assert "Fisher vectors vectors of" not in describe(evaluation.scores)
+    assert "Fisher vectors of 2 components" in describe(evaluation.scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "kissme", "pca": 80}, "eval.pca=80: the training set has 80 items"),
+        ({"metric": "lfda", "pca": 50}, "eval.pca=50: the training set has 3 principal components"),
+        ({"fisher": 2}, "eval.fisher=2: this model has no descriptors of frames"),
+    ],
+)
+def test_metrics_that_cannot_be_fitted(tiny, persons, changes, message):
+    config = tiny()
+    config.data.clip_length = 4
+    for key, value in changes.items():
+        setattr(config.eval, key, value)
+    model = mean_colour_model()._replace(vector=lambda _, feats: feats["colour"])
+    with pytest.raises(UserError, match=message):
+        make_evaluator(config, model, persons, sharding.make_mesh())({"params": jnp.ones(())})
+
+
+def test_fisher_vectors_need_scikit_learn(tiny, persons, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    config = tiny()
+    config.eval.fisher = 2
+    with pytest.raises(UserError, match=r"scikit-learn; install the extra 'metric'"):
+        learned(config, persons)

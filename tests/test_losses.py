@@ -43,6 +43,90 @@ def test_batch_hard_triplet_without_any_triplet(pids):
     assert (gradient == 0).all()
 
 
+def semi_hard_loop(distmat, pids):
+    """Anchor, positive and negative of each pair that has all three."""
+    triplets = []
+    for a in range(0, len(pids), 2):
+        others = [i for i in range(len(pids)) if pids[i] != pids[a]]
+        if pids[a + 1] != pids[a] or not others:
+            continue
+        beyond = [i for i in others if distmat[a][i] > distmat[a][a + 1]]
+        triplets.append((a, a + 1, min(beyond or others, key=lambda i, a=a: distmat[a][i])))
+    return triplets
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_semi_hard_triplet_against_a_loop(seed):
+    rng = np.random.default_rng(seed)
+    pids = np.repeat(rng.integers(0, 5, 6), 2)
+    pids[3] = 9  # a pair of two persons
+    distmat = rng.uniform(0, 2, (12, 12))
+    triplets = semi_hard_loop(distmat, pids)
+    assert len(triplets) == 5
+    negatives = losses.semi_hard_negatives(jnp.float32(distmat), jnp.array(pids))
+    assert [int(negatives[a // 2]) for a, _, _ in triplets] == [n for _, _, n in triplets]
+    want = np.mean([max(0, 0.2 + distmat[a, p] - distmat[a, n]) for a, p, n in triplets])
+    got = losses.semi_hard_triplet(jnp.float32(distmat), jnp.array(pids), 0.2)
+    assert got == pytest.approx(want, abs=1e-6)
+
+
+def test_semi_hard_triplet_by_hand():
+    # Anchor 0, positive at 0.5: 0.6 is the nearest beyond. Anchor 2, positive at 0.8: none is
+    # beyond, and 0.4 is the nearest.
+    distmat = jnp.zeros((4, 4)).at[0].set(jnp.array([0.0, 0.5, 0.3, 0.6]))
+    distmat = distmat.at[2].set(jnp.array([0.7, 0.4, 0.0, 0.8]))
+    pids = jnp.array([4, 4, 5, 5])
+    assert losses.semi_hard_negatives(distmat, pids).tolist() == [3, 1]
+    want = ((0.2 + 0.5 - 0.6) + (0.2 + 0.8 - 0.4)) / 2
+    value, gradient = jax.value_and_grad(losses.semi_hard_triplet)(distmat, pids, 0.2)
+    assert value == pytest.approx(want, abs=1e-6)
+    assert {(i, j): float(gradient[i, j]) for i, j in np.argwhere(gradient)} == {
+        (0, 1): 0.5,
+        (0, 3): -0.5,
+        (2, 3): 0.5,
+        (2, 1): -0.5,
+    }
+
+
+def test_a_negative_that_is_as_near_as_the_positive_is_not_beyond_it():
+    distmat = jnp.array([[0.0, 0.5, 0.5, 0.9]] * 4)
+    assert losses.semi_hard_negatives(distmat, jnp.array([1, 1, 2, 2]))[0] == 3
+
+
+@pytest.mark.parametrize("pids", [[1, 1, 1, 1], [1, 2, 3, 4]])
+def test_semi_hard_triplet_without_any_triplet(pids):
+    value, gradient = jax.value_and_grad(losses.semi_hard_triplet)(
+        jnp.ones((4, 4)), jnp.array(pids), 0.2
+    )
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+def test_pair_verification_by_hand():
+    logits, same = jnp.array([0.0, 2.0, -3.0]), jnp.array([True, True, False])
+    terms = [np.log(2), np.log(1 + np.exp(-2)), np.log(1 + np.exp(-3))]
+    assert losses.pair_verification(logits, same) == pytest.approx(np.mean(terms), 1e-6)
+    some = losses.pair_verification(logits, same, where=jnp.array([True, False, True]))
+    assert some == pytest.approx((terms[0] + terms[2]) / 2, 1e-6)
+    assert losses.pair_verification(logits, same, where=jnp.zeros(3, bool)) == 0
+
+
+def test_pair_verification_is_the_cross_entropy_of_two_classes():
+    logits = np.random.default_rng(0).normal(size=(5, 2)) * 4
+    same = np.array([1, 0, 0, 1, 1])
+    want = losses.cross_entropy(jnp.float32(logits), jnp.array(same))
+    got = losses.pair_verification(jnp.float32(logits[:, 1] - logits[:, 0]), jnp.array(same == 1))
+    assert got == pytest.approx(float(want), 1e-5)
+
+
+def test_pair_verification_is_in_float32_and_finite():
+    logits = jnp.array([1e4, -1e4], jnp.bfloat16)
+    value, gradient = jax.value_and_grad(losses.pair_verification)(logits, jnp.array([False, True]))
+    assert value.dtype == jnp.float32
+    assert value == pytest.approx(1e4, rel=1e-2)
+    assert gradient.astype(float).tolist() == [0.5, -0.5]
+
+
 def test_decorrelation_against_a_loop():
     x = np.random.default_rng(0).normal(size=(3, 5, 4))
     x /= np.linalg.norm(x, axis=-1, keepdims=True)

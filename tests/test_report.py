@@ -259,3 +259,35 @@ def test_imports_neither_pyplot_nor_tensorflow():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_weights_of_whole_frames_are_bars_and_maps_are_heat(tmp_path):
+    images = np.full((2, 3, 64, 32, 3), 90, np.uint8)
+    weights = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], np.float32)[:, :, None, None]
+    heat = np.zeros((2, 3, 4, 2), np.float32)
+    heat[0, 0] = 1.0  # the second frame has nothing of the clip's peak
+    maps = {"when": AttentionMap(weights, "frames"), "where": AttentionMap(heat, "frames")}
+    report.plot_clips(tmp_path / "clips.png", images, maps)
+    picture = pixels(tmp_path / "clips.png")
+    blue = (picture == report.BLUE).all(axis=2)
+    columns = np.flatnonzero(np.diff(blue.any(axis=0).astype(int), prepend=0) == 1)
+    heights = [int(blue[:, x].sum()) for x in columns]
+    assert len(heights) == 6
+    assert heights[0] == 2 * heights[1] == 2 * heights[2]
+    assert heights[4] == heights[0]  # each clip's largest is full
+    assert heights[3] == heights[5] == round(heights[4] / 8)
+    # Heat runs to the clip's peak, not to each frame's.
+    warm = picture[..., 0] - picture[..., 2] > 60
+    assert warm.any()
+    frames = np.flatnonzero(np.diff(warm.any(axis=0).astype(int), prepend=0) == 1)
+    assert len(frames) == 1
+
+
+def test_rank1_by_length_is_written_in_its_cells(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.text", lambda self, x, y, words, **_: written.append((x, y, words))
+    )
+    report.plot_lengths(tmp_path / "lengths.png", np.array([[0.1, 0.2], [0.3, 1.0]]), (1, 128))
+    assert written == [(0, 0, "10"), (1, 0, "20"), (0, 1, "30"), (1, 1, "100")]
+    assert pixels(tmp_path / "lengths.png").std() > 5

@@ -228,3 +228,42 @@ def test_warmup_rises_to_the_full_rate():
     _, schedule = make_optimizer(Optim(lr=1.0, warmup=2), steps_per_epoch=5)
     rates = [float(schedule(step)) for step in (0, 5, 10, 20)]
     assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0])
+
+
+def test_rmsprop_is_centred_clipped_and_has_momentum():
+    """Graves (2013), section 4.2, three steps by hand; the gradient is clipped before."""
+    from jaxreid.config import Optim
+
+    optim = Optim(name="rmsprop", lr=1e-2, momentum=0.9, weight_decay=0.0, clip=5.0)
+    optimizer, _ = make_optimizer(optim, steps_per_epoch=1)
+    params = {"head": jnp.full(1, 2.0)}
+    state, w, n, g, delta = optimizer.init(params), 2.0, 0.0, 0.0, 0.0
+    for gradient in (1.0, -8.0, 0.5):
+        updates, state = optimizer.update({"head": jnp.full(1, gradient)}, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        e = np.clip(gradient, -5, 5)
+        n = 0.95 * n + 0.05 * e**2
+        g = 0.95 * g + 0.05 * e
+        delta = 0.9 * delta - 1e-2 * e / np.sqrt(n - g**2 + 1e-4)
+        w += delta
+    assert float(params["head"][0]) == pytest.approx(w, rel=1e-5)
+
+
+def test_new_layers_and_biases_have_their_own_rates_and_biases_do_not_decay():
+    """Caffe's fine-tuning: new layers ten times as fast, biases twice and without decay."""
+    from jaxreid.config import Optim
+
+    optim = Optim(
+        lr=0.1, weight_decay=0.5, momentum=0.0, head_lr=10.0, bias_lr=2.0, bias_decay=False
+    )
+    optimizer, _ = make_optimizer(optim, steps_per_epoch=1)
+    layer = {"kernel": jnp.full(1, 4.0), "bias": jnp.full(1, 4.0)}
+    params = {"backbone": layer, "head": {"lstm": layer}}
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    got = jax.tree.map(lambda update: float(update[0]), updates)
+    want = {
+        "backbone": {"kernel": -0.3, "bias": -0.2},
+        "head": {"lstm": {"kernel": -3.0, "bias": -2.0}},
+    }
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, want)

@@ -135,3 +135,70 @@ def test_a_data_set_with_splits_runs_them_all_and_reports_the_mean(
     # One split alone.
     config.data.split = 1
     assert run(config, tmp_path / "run/split1")["split"] == 1
+
+
+def test_a_run_is_scored_on_another_data_set(tiny_video, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(index.NUM_SPLITS, "ilids_vid", 2)
+    config = tiny_video()
+    config.train.steps, config.paper, config.paper_source = 1, {"rank1": 0.796}, "Table 4"
+    config.eval.data = f"ilids_vid:{ilids_tree(tmp_path / 'ilids')}"
+    scores = run(config, tmp_path / "run")
+    each = [
+        json.loads((tmp_path / f"run/on_ilids_vid/split{k}/eval/metrics.json").read_text())
+        for k in (0, 1)
+    ]
+    assert [one["data"] for one in each] == ["ilids_vid"] * 2
+    assert scores["rank1"] == pytest.approx(np.mean([one["rank1"] for one in each]))
+    assert scores["split"] == "mean of 2"
+    page = (tmp_path / "run/on_ilids_vid/report.md").read_text()
+    assert "- split: mean of 2" in page
+    assert "Table 4" not in page  # The paper's figures are of the data that was trained on.
+    assert not (tmp_path / "run/eval").exists()
+    # The same run is scored on its own data with the flag left out, and nothing is trained again.
+    config.eval.data = None
+    own = run(config, tmp_path / "run")
+    assert own["data"] == "synthetic_video"
+    assert "resumed from step 1 of 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("ilids_vid", "expected name:folder"),
+        ("ilids:/data", "did you mean 'ilids_vid'"),
+        ("mars:/nowhere", "config.eval.data=mars:/nowhere: .*/nowhere"),
+    ],
+)
+def test_another_data_set_that_is_not_there(tiny_video, tmp_path, data, message):
+    config = tiny_video()
+    config.eval.data = data
+    with pytest.raises(UserError, match=message):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_are_no_other_data_for_clips(tiny_video, market, tmp_path):
+    config = tiny_video()
+    config.eval.data = f"synthetic:{market}"
+    with pytest.raises(UserError, match=r"clip_length=2: synthetic holds images"):
+        run(config, tmp_path / "run")
+
+
+def test_rank1_by_length_is_drawn_and_written(tiny_video, tmp_path):
+    config = tiny_video(head="rnn", blocks=())  # COSAM itself is made for one length of clips
+    config.train.steps, config.eval.lengths, config.eval.clips = 1, (1, 4), "first"
+    run(config, tmp_path / "run")
+    found = json.loads((tmp_path / "run/eval/lengths.json").read_text())
+    assert found["lengths"] == [1, 4]
+    assert np.shape(found["rank1"]) == (2, 2)
+    with Image.open(tmp_path / "run/eval/lengths.png") as image:
+        assert np.asarray(image).std() > 5
+    assert "![Length of clips](eval/lengths.png)" in (tmp_path / "run/report.md").read_text()
+
+
+def test_lengths_that_the_network_cannot_take_are_found_before_training(tiny_video, tmp_path):
+    config = tiny_video()
+    config.eval.lengths = (2, 4)
+    with pytest.raises(UserError, match=r"config.eval.lengths=4: cosam4 compares"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

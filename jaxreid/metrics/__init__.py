@@ -1,5 +1,20 @@
-"""Scores for a ranked gallery. Pure numpy: arrays in, figures out."""
+"""Scores for a ranked gallery, and metrics learned on features. Pure NumPy: arrays in and out."""
 
+from jaxreid.metrics.fisher import Mixture, fisher_vector, fit_mixture
+from jaxreid.metrics.learning import Projection, kissme, lfda, pca
 from jaxreid.metrics.ranking import Ranking, evaluate_rank, match_ranks, summarise, top_k
 
-__all__ = ["Ranking", "evaluate_rank", "match_ranks", "summarise", "top_k"]
+__all__ = [
+    "Mixture",
+    "Projection",
+    "Ranking",
+    "evaluate_rank",
+    "fisher_vector",
+    "fit_mixture",
+    "kissme",
+    "lfda",
+    "match_ranks",
+    "pca",
+    "summarise",
+    "top_k",
+]

@@ -286,8 +286,14 @@ def make(
         x = normalise(mean.x)
         return describe(x, apply(variables, x, method="filters", train=False))
 
+    def vector(_: Variables, feats: Features) -> Float[Array, "b d"]:
+        return feats.x.mean(axis=1)
+
     has_maps = config.matching != "average" and config.sequence == "positions"
-    return ReidModel(init, features, distance, loss, explain if has_maps else None, pool)
+    return ReidModel(
+        *(init, features, distance, loss, explain if has_maps else None, pool),
+        vector=None if config.matching == "average" else vector,
+    )
 
 
 def intra_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:

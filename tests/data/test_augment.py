@@ -67,3 +67,16 @@ def test_an_image_is_enlarged_and_cropped_or_comes_whole():
         (top,) = (t for t in range(17) if np.abs(tall[t : t + 16] - crop).max() <= 0.5)
         tops.add(top)
     assert len(tops) > 5
+
+
+def test_an_image_is_moved_and_its_border_repeated():
+    """By at most 20 % of 10 rows and 5 columns: two rows, one column."""
+    out = np.asarray(
+        random_crop_and_flip(jax.random.key(3), images(64, 10, 5), (10, 5), False, shift=0.2), int
+    )
+    down, across = out[:, 5, 0, 0] - 5, out[:, 0, 2, 1] - 2
+    assert set(down) == {-2, -1, 0, 1, 2}
+    assert set(across) == {-1, 0, 1}
+    for image, dy, dx in zip(out, down, across):
+        np.testing.assert_array_equal(image[:, 0, 0], np.clip(np.arange(10) + dy, 0, 9))
+        np.testing.assert_array_equal(image[0, :, 1], np.clip(np.arange(5) + dx, 0, 4))
