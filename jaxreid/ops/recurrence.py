@@ -1,4 +1,4 @@
-"""Recurrent layers over the frames of a clip, as scans.
+"""Recurrent layers over the frames of a clip, as scans. Over its pixels: `jaxreid.ops.spatial`.
 
 The equations, the order of the gates and the two biases are PyTorch's, so that its weights fit.
 What does not depend on the state is computed for all frames at once, before the scan; the gates
@@ -38,8 +38,24 @@ class LSTMState(NamedTuple):
         c: its cell.
     """
 
-    h: Float[Array, "b d"]
-    c: Float[Array, "b d"]
+    h: Float[Array, "*b d"]
+    c: Float[Array, "*b d"]
+
+
+class FrameAttentionWeights(NamedTuple):
+    """Weights of the attention of Zhou et al. (2017), Fig. 4, `n` units wide.
+
+    Attributes:
+        kernel: U, of the frames.
+        recurrent: V, of the state before.
+        bias: b.
+        score: w, from the units to one number.
+    """
+
+    kernel: Float[Array, "c n"]
+    recurrent: Float[Array, "d n"]
+    bias: Float[Array, " n"]
+    score: Float[Array, " n"]
 
 
 def lstm_scan(
@@ -68,11 +84,8 @@ def lstm_scan(
     recurrent = weights.recurrent.astype(x.dtype)
 
     def step(state: LSTMState, inputs: Array) -> tuple[LSTMState, Array]:
-        gates = inputs + _product(state.h, recurrent)
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-        return LSTMState(h, c), h
+        state = lstm_cell(inputs + product(state.h, recurrent), state.c)
+        return state, state.h
 
     inputs = _inputs(x, weights.kernel, weights.bias + weights.recurrent_bias)
     state, outputs = jax.lax.scan(
@@ -106,7 +119,7 @@ def gru_scan(
     recurrent = weights.recurrent.astype(x.dtype)
 
     def step(h: Array, inputs: Array) -> tuple[Array, Array]:
-        states = _product(h, recurrent)
+        states = product(h, recurrent)
         states += jnp.broadcast_to(weights.recurrent_bias, states.shape)
         (input_r, input_z, input_n), (state_r, state_z, state_n) = (
             jnp.split(both, 3, axis=-1) for both in (inputs, states)
@@ -143,13 +156,57 @@ def rnn_scan(
     recurrent = weights.recurrent.astype(x.dtype)
 
     def step(h: Array, inputs: Array) -> tuple[Array, Array]:
-        h = jnp.tanh(inputs + _product(h, recurrent))
+        h = jnp.tanh(inputs + product(h, recurrent))
         return h, h
 
     start = _zeros(x, weights) if initial is None else initial
     inputs = _inputs(x, weights.kernel, weights.bias + weights.recurrent_bias)
     state, outputs = jax.lax.scan(step, start, inputs, reverse=reverse)
     return outputs.swapaxes(0, 1), state
+
+
+def attentive_lstm_scan(
+    frames: Float[Array, "b t c"],
+    attention: FrameAttentionWeights,
+    weights: RecurrentWeights,
+) -> tuple[Float[Array, "b t d"], Float[Array, "b t t"]]:
+    """An LSTM that looks at all frames in each of its `t` steps (Zhou et al., CVPR 2017, 3.2).
+
+    What it has read so far says where it looks next:
+
+        e_ti = w·tanh(U f_i + V h_t-1 + b),  ω_t = softmax_i(e_t)      Fig. 4
+        x̄_t = Σ_i ω_ti f_i                                             Eq. (3)
+        h_t, c_t = LSTM(x̄_t, h_t-1, c_t-1),  h_0 = c_0 = 0
+
+    The frames are a set to it: in another order, they give the same h.
+
+    Args:
+        frames: f, one vector for each frame.
+        attention: U, V, b and w.
+        weights: four gates: i, f, g, o.
+
+    Returns:
+        h of every step, and ω, the weights of the frames (last axis) in every step. Float32.
+    """
+    units = _inputs(frames, attention.kernel, attention.bias).swapaxes(0, 1)
+    # Each ω sums to 1, so that W x̄ + b = Σ ω (W f + b): no input product is left in the scan.
+    inputs = _inputs(frames, weights.kernel, weights.bias + weights.recurrent_bias).swapaxes(0, 1)
+    recurrent = jnp.concatenate([attention.recurrent, weights.recurrent], axis=1)
+    recurrent = recurrent.astype(frames.dtype)
+    score = attention.score.astype(jnp.float32)
+
+    def step(state: LSTMState, _: None) -> tuple[LSTMState, tuple[Array, Array]]:
+        looking, gates = jnp.split(product(state.h, recurrent), [score.size], axis=1)
+        e = jnp.tanh(units + looking[:, None]) @ score
+        omega = jax.nn.softmax(e, axis=1)
+        gates += jnp.einsum("bt,btn->bn", omega, inputs, precision="highest")  # Eq. (3)
+        state = lstm_cell(gates, state.c)
+        return state, (state.h, omega)
+
+    zeros = _zeros(frames, weights)
+    start = LSTMState(zeros, zeros)
+    _, (h, omega) = jax.lax.scan(step, start, length=frames.shape[1])
+    return h.swapaxes(0, 1), omega.swapaxes(0, 1)
 
 
 def bidirectional_scan(
@@ -174,15 +231,23 @@ def bidirectional_scan(
     return jnp.concatenate([ahead, back[:, ::-1]], axis=-1)
 
 
+def lstm_cell(gates: Float[Array, "*b n"], c: Float[Array, "*b d"]) -> LSTMState:
+    """What the sums i, f, g, o (side by side, before their σ and tanh) make of the cell c."""
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+
+
 def _inputs(
     x: Float[Array, "b t c"], kernel: Float[Array, "c n"], bias: Float[Array, " n"]
 ) -> Float[Array, "t b n"]:
     """The share of the inputs in the gates, of all frames at once, frames first for the scan."""
-    gates = _product(x.swapaxes(0, 1), kernel.astype(x.dtype))
+    gates = product(x.swapaxes(0, 1), kernel.astype(x.dtype))
     return gates + jnp.broadcast_to(bias, gates.shape)
 
 
-def _product(x: Array, kernel: Array) -> Array:
+def product(x: Float[Array, "*b d"], kernel: Float[Array, "*n d m"]) -> Float[Array, "*b m"]:
+    """A matrix product in the kernel's dtype, summed in float32."""
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
 
 

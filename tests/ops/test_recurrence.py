@@ -169,3 +169,96 @@ def test_the_layer_is_the_scan_of_its_parameters(cell, bidirectional):
     got = layer.apply(variables, jnp.float32(x))
     assert got.shape == (B, T, 128 * directions)
     np.testing.assert_allclose(got, run(jnp.float32(x), *weights), atol=1e-6)
+
+
+A = 7
+
+
+def draw_attention(seed=0):
+    rng = np.random.default_rng(seed)
+    attention = [rng.normal(size=shape) for shape in ((C, A), (D, A), (A,), (A,))]
+    frames, weights, _ = draw("lstm", seed)
+    return frames, attention, weights
+
+
+def attentive_loop(frames, attention, weights):
+    """One item, one step, one frame at a time."""
+    u, v, b, w = attention
+    outputs, omegas = np.zeros((B, T, D)), np.zeros((B, T, T))
+    for item in range(B):
+        state = np.zeros(D), np.zeros(D)
+        for t in range(T):
+            scores = [w @ np.tanh(f @ u + state[0] @ v + b) for f in frames[item]]
+            omega = np.exp(scores) / np.exp(scores).sum()
+            read = sum(weight * f for weight, f in zip(omega, frames[item]))
+            state = lstm_step(read, state, *weights)
+            outputs[item, t], omegas[item, t] = state[0], omega
+    return outputs, omegas
+
+
+def attend(frames, attention, weights):
+    attention = ops.FrameAttentionWeights(*map(jnp.float32, attention))
+    return ops.attentive_lstm_scan(jnp.asarray(frames), attention, on_device(weights))
+
+
+def test_attentive_scan_is_its_equations():
+    frames, attention, weights = draw_attention()
+    h, omega = attend(np.float32(frames), attention, weights)
+    want_h, want_omega = attentive_loop(frames, attention, weights)
+    np.testing.assert_allclose(h, want_h, atol=3e-6)
+    np.testing.assert_allclose(omega, want_omega, atol=3e-6)
+    np.testing.assert_allclose(omega.sum(axis=-1), 1, atol=1e-6)
+    assert np.ptp(omega, axis=1).max() > 0.1  # it looks elsewhere as it reads
+
+
+def test_attentive_scan_reads_a_set():
+    frames, attention, weights = draw_attention()
+    order = np.random.default_rng(1).permutation(T)
+    h, omega = attend(np.float32(frames), attention, weights)
+    again, moved = attend(np.float32(frames[:, order]), attention, weights)
+    np.testing.assert_allclose(h.mean(axis=1), again.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(omega[..., order], moved, atol=2e-6)
+
+
+def test_attentive_scan_has_the_gradients_of_its_equations():
+    frames, attention, weights = draw_attention()
+    arrays = [frames, *attention, *weights]
+    rng = np.random.default_rng(1)
+    ways = [rng.normal(size=array.shape) for array in arrays]
+
+    def total(arrays):
+        h, omega = attend(arrays[0], arrays[1:5], arrays[5:])
+        return jnp.sum(jnp.sin(h)) + jnp.sum(jnp.square(omega))
+
+    def want(arrays):
+        h, omega = attentive_loop(arrays[0], arrays[1:5], arrays[5:])
+        return np.sin(h).sum() + np.square(omega).sum()
+
+    gradients = jax.jit(jax.grad(total))([jnp.float32(array) for array in arrays])
+    for place, gradient in enumerate(gradients):
+        sums = []
+        for step in (1e-5, -1e-5):
+            moved = list(arrays)
+            moved[place] = arrays[place] + step * ways[place]
+            sums.append(want(moved))
+        got = np.sum(np.float64(gradient) * ways[place])
+        assert got == pytest.approx((sums[0] - sums[1]) / 2e-5, rel=1e-4, abs=1e-4)
+
+
+def test_attentive_scan_projects_the_frames_once():
+    """U f and W f before the loop; the state's product, the scores and the sum inside it."""
+    frames, attention, weights = draw_attention()
+    lowered = jax.jit(attend).lower(jnp.float32(frames), attention, weights)
+    before, _, inside = lowered.as_text().partition("stablehlo.while(")
+    assert before.count("stablehlo.dot_general") == 2
+    assert f"{B}x{C}x" not in inside
+    assert f"{D}x{A + 4 * D}xf32" in inside
+
+
+def test_attentive_scan_in_half_precision():
+    frames, attention, weights = draw_attention()
+    h, omega = attend(jnp.bfloat16(frames), attention, weights)
+    assert h.dtype == omega.dtype == jnp.float32
+    want_h, want_omega = attentive_loop(frames, attention, weights)
+    np.testing.assert_allclose(h, want_h, atol=0.2)
+    np.testing.assert_allclose(omega, want_omega, atol=0.1)
