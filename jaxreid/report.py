@@ -264,19 +264,23 @@ def partners(source: Source, shown: Shown, config: Config, pairs: int = 3) -> Ba
     """
     query, gallery = source.data.query.tracks(), source.data.gallery.tracks()
     images, pids, camids = [], [], []
+    masks: list[Any] = []
 
-    def picture(split: str, tracks: Tracklets, item: np.integer) -> Pictures:
-        rows = clips(config, tracks.take(np.array([item])), split).rows[:1]
-        return _images(source, split, rows, config)
+    def add(split: str, tracks: Tracklets, item: np.integer) -> None:
+        of = clips(config, tracks.take(np.array([item])), split)
+        images.append(_images(source, split, of.rows[:1], config)[0])
+        masks.extend([] if of.mask is None else of.mask[:1])
+        pids.append(tracks.pids[item])
+        camids.append(tracks.camids[item])
 
     for row, found in list(zip(shown.queries, shown.gallery))[:pairs]:
         found = found[found >= 0]
         # The first that is right; argmax of nothing right is the first of all.
         partner = found[np.argmax(gallery.pids[found] == query.pids[row])]
-        images += [*picture("query", query, row), *picture("gallery", gallery, partner)]
-        pids += [query.pids[row], gallery.pids[partner]]
-        camids += [query.camids[row], gallery.camids[partner]]
-    return Batch(np.stack(images), np.array(pids), np.array(camids))
+        add("query", query, row)
+        add("gallery", gallery, partner)
+    mask = np.stack(masks) if masks else None
+    return Batch(np.stack(images), np.array(pids), np.array(camids), mask)
 
 
 def _images(source: Source, split: str, rows: Any, config: Config) -> Pictures:

@@ -9,12 +9,13 @@ from PIL import Image
 
 from jaxreid import demo, sharding
 from jaxreid.checkpoint import load_variables
+from jaxreid.config import Optim
 from jaxreid.data import index
 from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
 from jaxreid.logs import read_metrics
 from jaxreid.main import run
-from jaxreid.models import duatm
+from jaxreid.models import duatm, siamese_attention
 from jaxreid.train import train
 from tests.data.trees import ilids_tree
 
@@ -200,5 +201,82 @@ def test_lengths_that_the_network_cannot_take_are_found_before_training(tiny_vid
     config = tiny_video()
     config.eval.lengths = (2, 4)
     with pytest.raises(UserError, match=r"config.eval.lengths=4: cosam4 compares"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def siamese(tiny_video, **data):
+    """A tiny Where-and-When whose backbone is frozen, on maps of 3 x 3."""
+    config = tiny_video()
+    config.model = siamese_attention.Config(
+        backbone="vgg16", backbone_width=4, kernels=(3, 3, 3), channels=(4, 4, 4)
+    )
+    config.data.image_size, config.data.enlarge, config.data.clip_draw = (96, 96), 1.0, "clip"
+    config.data.enlarge_probability, config.data.sampling = 1.0, "pairs"
+    config.data.num_ids, config.data.num_instances = 2, 4
+    config.optim = Optim(name="rmsprop", lr=1e-3, weight_decay=0.0, clip=5.0, frozen_epochs=100)
+    config.eval.clips, config.eval.clip_length = "first_last", 5
+    for key, value in data.items():
+        setattr(config.data, key, value)
+    return config
+
+
+def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(tiny_video, tmp_path, capsys):
+    """Without mirroring, the only difference is that maps are kept in half precision."""
+    losses = {}
+    for cache in (None, str(tmp_path / "maps")):
+        config = siamese(tiny_video, cache=cache, flip=False)
+        run(config, tmp_path / f"run{cache is None}")
+        records = read_metrics(tmp_path / f"run{cache is None}" / "metrics.jsonl")
+        losses[cache] = [record["loss"] for record in records if "loss" in record]
+    np.testing.assert_allclose(losses[None], losses[str(tmp_path / "maps")], rtol=2e-3)
+    out = capsys.readouterr().out
+    assert "maps to compute" in out
+    # Another run over the same weights and data computes none; with mirrors, only those.
+    config = siamese(tiny_video, cache=str(tmp_path / "maps"), flip=False)
+    config.optim.lr = 1e-2
+    run(config, tmp_path / "again")
+    assert "holds the maps of all" in capsys.readouterr().out
+    frames = open_source(config.data).data.train.size
+    config.data.flip = True
+    run(config, tmp_path / "mirrored")
+    assert f"{frames} of {2 * frames} maps to compute" in capsys.readouterr().out
+    # Other weights: the maps are dropped.
+    config.train.seed = 1
+    run(config, tmp_path / "other")
+    assert "made with another weights; its maps are dropped" in capsys.readouterr().out
+
+
+def test_a_run_on_kept_maps_goes_on_where_it_stopped(tiny_video, tmp_path):
+    whole = siamese(tiny_video, cache=str(tmp_path / "maps"))
+    whole.train.steps = 4
+    want = train_alone(whole, tmp_path / "whole")
+    part = siamese(tiny_video, cache=str(tmp_path / "maps"))
+    part.train.steps = 2
+    train_alone(part, tmp_path / "parts")
+    got = train_alone(whole, tmp_path / "parts")
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, want))
+
+
+def train_alone(config, workdir):
+    source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+    return jax.device_get(train(config, workdir, source, mesh, lambda _: {}).params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frozen_epochs": 0}, "the backbone is frozen for 0 steps of 3 only"),
+        ({"model": True}, "this model's backbone learns"),
+        ({"shift": 0.05}, "config.data.cache='maps': expected none, unless"),
+    ],
+)
+def test_maps_that_cannot_be_kept(tiny_video, tmp_path, changes, message):
+    config = siamese(tiny_video, cache="maps")
+    config.optim.frozen_epochs = changes.get("frozen_epochs", 100)
+    config.data.shift = changes.get("shift", 0.0)
+    if "model" in changes:
+        config.model = tiny_video().model
+    with pytest.raises(UserError, match=message):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
