@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def batch_hard_triplet(
@@ -27,6 +27,63 @@ def batch_hard_triplet(
     # The inner `where` keeps the infinity of an anchor without negatives out of the gradient.
     hinge = jnp.maximum(0.0, margin + farthest - jnp.where(valid, nearest, 0.0))
     return jnp.sum(hinge, where=valid) / jnp.maximum(valid.sum(), 1)
+
+
+def semi_hard_negatives(distmat: Float[Array, "b b"], pids: Int[Array, " b"]) -> Int[Array, " n"]:
+    """FaceNet's choice of negatives (Schroff et al. 2015), among the items of the batch.
+
+    Items 2i and 2i+1 are an anchor and its positive. Its negative is the nearest item of another
+    person that is farther than the positive; where none is farther, the nearest of all. (Where
+    there is no other person, an item of its own.)
+
+    Args:
+        distmat: distance, or squared distance, of every item to every item.
+        pids: person ids; b is even.
+    """
+    from_anchor, positive = distmat[::2], jnp.diagonal(distmat, 1)[::2]
+    other = pids[::2, None] != pids[None, :]
+    beyond = other & (from_anchor > positive[:, None])
+    admitted = jnp.where(beyond.any(axis=1, keepdims=True), beyond, other)
+    return jnp.argmin(jnp.where(admitted, from_anchor, jnp.inf), axis=1)
+
+
+def semi_hard_triplet(
+    distmat: Float[Array, "b b"], pids: Int[Array, " b"], margin: float
+) -> Float[Array, ""]:
+    """FaceNet's triplet loss, hinge, with the negatives of `semi_hard_negatives`.
+
+    A pair of items 2i and 2i+1 that is not of one person, or has no negative, is left out of the
+    mean.
+
+    Args:
+        distmat: squared distance of every item to every item.
+        pids: person ids; b is even.
+        margin: how much nearer the positive has to be, in units of `distmat`.
+    """
+    anchor, negative = pids[::2], semi_hard_negatives(distmat, pids)
+    positive_distance = jnp.diagonal(distmat, 1)[::2]
+    negative_distance = jnp.take_along_axis(distmat[::2], negative[:, None], axis=1)[:, 0]
+    valid = (anchor == pids[1::2]) & (anchor != pids[negative])
+    hinge = jnp.maximum(0.0, margin + positive_distance - negative_distance)
+    return jnp.sum(hinge, where=valid) / jnp.maximum(valid.sum(), 1)
+
+
+def pair_verification(
+    logits: Float[Array, " n"],
+    same: Bool[Array, " n"],
+    *,
+    where: Bool[Array, " n"] | None = None,
+) -> Float[Array, ""]:
+    """Binary cross-entropy of pairs: are they of one person? In float32.
+
+    Args:
+        logits: log-odds of one person; of a softmax of two classes, the difference of its logits.
+        same: whether they are.
+        where: the pairs that count in the mean; None: all.
+    """
+    counted = jnp.ones_like(same) if where is None else where
+    terms = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), same)
+    return jnp.sum(terms, where=counted) / jnp.maximum(counted.sum(), 1)
 
 
 def decorrelation(x: Float[Array, "b s d"]) -> Float[Array, ""]:
@@ -77,3 +134,19 @@ def cross_entropy(
     true = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     every = jax.nn.logsumexp(logits, axis=1) - logits.mean(axis=1)
     return jnp.mean((1 - label_smoothing) * true + label_smoothing * every)
+
+
+def attention_penalty(weights: Float[Array, "b t n"], target: float = 1.0) -> Float[Array, ""]:
+    """Doubly stochastic attention, the first term of Eq. (9) of Where-and-When to Look.
+
+    Σ_i (target - Σ_t m_{t,i})², the mean over items: over time, every location is to gather as
+    much attention as every other. A mean over pairs of ½ the sum over a pair's two sequences is
+    the same number.
+
+    Args:
+        weights: m, of the n locations of t frames; each frame's sum to 1.
+        target: what a location is to gather. At 1 the term can only vanish where t = n: over 20
+            frames of 7 x 7 it is at least 49 (1 - 20/49)² = 17.16.
+    """
+    gathered = weights.astype(jnp.float32).sum(axis=1)
+    return jnp.mean(jnp.sum(jnp.square(target - gathered), axis=1))

@@ -183,3 +183,27 @@ def test_smoothed_cross_entropy_against_a_loop(smoothing):
 def test_smoothing_of_equal_logits_changes_nothing():
     got = losses.cross_entropy(jnp.zeros((2, 625)), jnp.array([0, 7]), 0.1)
     assert got == pytest.approx(np.log(625), 1e-6)
+
+
+@pytest.mark.parametrize("target", [1.0, 0.4])
+def test_attention_penalty_against_a_loop(target):
+    """Eq. (9): over pairs, half of the sum over their two sequences."""
+    m = np.random.default_rng(0).dirichlet(np.ones(9), (4, 5))
+    pairs = []
+    for a, b in ((0, 1), (2, 3)):
+        total = 0.0
+        for sequence in (m[a], m[b]):
+            for i in range(9):
+                total += (target - sum(frame[i] for frame in sequence)) ** 2 / 2
+        pairs.append(total)
+    got = losses.attention_penalty(jnp.float32(m), target)
+    assert got == pytest.approx(np.mean(pairs), rel=1e-5)
+
+
+def test_attention_penalty_of_the_papers_clip_at_its_least():
+    even = jnp.full((2, 20, 49), 1 / 49)
+    assert losses.attention_penalty(even) == pytest.approx(17.163265, rel=1e-5)  # 29² / 49
+    assert losses.attention_penalty(even, 20 / 49) == pytest.approx(0, abs=1e-9)
+    # And its gradient, along the weights that still sum to 1, is zero there.
+    gradient = jax.grad(losses.attention_penalty)(even)
+    assert jnp.abs(gradient - gradient.mean()).max() < 1e-5

@@ -1,4 +1,4 @@
-"""Attention over sequences: of frames, and the dual attention matching of two.
+"""Attention over sequences: of frames, and the dual attention matching of two; over locations.
 
 Dual attention matching (Si et al., CVPR 2018, section 3.2): one sequence refines itself by
 attention over its own vectors, and is aligned with the other by attention over the other's.
@@ -122,6 +122,22 @@ def temporal_attention(
     weights = jax.nn.softmax(scores.astype(jnp.float32), axis=1)
     frames = frames.astype(jnp.float32)
     return jnp.einsum("bt,btd->bd", weights, frames, precision="highest")
+
+
+def location_attention(
+    states: Float[Array, "b h w d"], kernel: Float[Array, "m n"]
+) -> Float[Array, "b n"]:
+    """Eq. (3) of Where-and-When to Look: the weight of each location of the next frame.
+
+    One linear map of the flattened state, and a softmax over the locations, in float32. (As
+    printed, the denominator lacks its exponential.)
+
+    Args:
+        states: h of the top layer, after the frame before.
+        kernel: one column W_i for each of n locations; m is h w d.
+    """
+    flat = states.astype(jnp.float32).reshape(len(states), -1)
+    return jax.nn.softmax(jnp.matmul(flat, kernel, precision="highest"), axis=-1)
 
 
 def _norm(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:

@@ -154,3 +154,20 @@ def test_temporal_attention_is_a_softmax_over_frames():
     mean = ops.temporal_attention(jnp.float32(frames), jnp.zeros((3, 4)))
     np.testing.assert_allclose(mean, frames.mean(axis=1), atol=1e-6)
     assert ops.temporal_attention(jnp.bfloat16(frames), jnp.bfloat16(scores)).dtype == jnp.float32
+
+
+def test_location_attention_is_eq_3_of_where_and_when_to_look():
+    rng = np.random.default_rng(0)
+    states, kernel = rng.normal(size=(2, 3, 2, 4)), rng.normal(size=(24, 6))
+    got = ops.location_attention(jnp.float32(states), jnp.float32(kernel))
+    for h, m in zip(states, got):
+        scores = np.array(
+            [sum(kernel[k, i] * h.reshape(-1)[k] for k in range(24)) for i in range(6)]
+        )
+        np.testing.assert_allclose(m, np.exp(scores) / np.exp(scores).sum(), atol=1e-6)
+    np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-6)
+    even = ops.location_attention(jnp.float32(states), jnp.zeros((24, 6)))
+    np.testing.assert_allclose(even, 1 / 6, atol=1e-7)
+    # A shift of all scores, however large, is no preference.
+    large = jnp.broadcast_to(jnp.float32(1e3 * kernel[:, :1]), (24, 6))
+    np.testing.assert_allclose(ops.location_attention(jnp.float32(states), large), 1 / 6, atol=1e-6)
