@@ -133,6 +133,8 @@ class ReidData(NamedTuple):
         shared_tracklets: the query tracklets are in the gallery too, under the same number in
             the column `tracklets`; see `not_queries`.
         split: which split of the people this is, for data sets that come with several.
+        single_shot: the data set's protocol is single-gallery-shot: CMC only, over drawn galleries
+            of one image of each person; see `metrics.single_shot_cmc`.
         notes: what the parser had to decide, one line each, for `warnings`.
     """
 
@@ -144,6 +146,7 @@ class ReidData(NamedTuple):
     junk: int = 0
     shared_tracklets: bool = False
     split: int | None = None
+    single_shot: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -276,6 +279,7 @@ def save(file: Path, data: ReidData, stamp: str = "") -> None:
         junk=data.junk,
         shared_tracklets=data.shared_tracklets,
         split=-1 if data.split is None else data.split,
+        single_shot=data.single_shot,
         notes=np.array(data.notes, np.str_),
         **columns,
     )
@@ -308,6 +312,7 @@ def restore(file: Path, stamp: str = "") -> ReidData:
                 junk=int(columns["junk"]),
                 shared_tracklets=bool(columns["shared_tracklets"]),
                 split=None if split < 0 else split,
+                single_shot=bool(columns.get("single_shot", False)),  # not in older files
                 notes=tuple(columns["notes"].tolist()),
             )
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds

@@ -3,6 +3,7 @@
 from jaxreid.metrics.fisher import Mixture, fisher_vector, fit_mixture
 from jaxreid.metrics.learning import Projection, kissme, lfda, pca
 from jaxreid.metrics.ranking import Ranking, evaluate_rank, match_ranks, summarise, top_k
+from jaxreid.metrics.single_shot import single_shot_cmc
 
 __all__ = [
     "Mixture",
@@ -15,6 +16,7 @@ __all__ = [
     "lfda",
     "match_ranks",
     "pca",
+    "single_shot_cmc",
     "summarise",
     "top_k",
 ]

@@ -43,7 +43,7 @@ from jaxreid.errors import UserError, require
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops import attention
 from jaxreid.ops.attention import FeatureSequence
-from jaxreid.ops.distance import pairwise_euclidean, safe_root
+from jaxreid.ops.distance import normalise, pairwise_euclidean, safe_root
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
 
 
@@ -304,12 +304,6 @@ def intra_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
 def inter_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
     """Table 2, Inter: each sequence against the other one aligned with it, both ways."""
     return attention.dual_attention_distance(a._replace(refined=a.x), b._replace(refined=b.x))
-
-
-def normalise(vectors: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Unit length; a zero vector stays zero."""
-    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
 
 def flatten(grid: Float[Array, "b i j d"]) -> Float[Array, "b s d"]:

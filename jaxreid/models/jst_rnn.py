@@ -66,7 +66,7 @@ from jaxreid.backbones import CaffeNet
 from jaxreid.backbones.layers import Linear
 from jaxreid.errors import UserError, require
 from jaxreid.models.recurrent import Recurrent
-from jaxreid.ops.distance import pairwise_euclidean
+from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import FrameAttentionWeights, RecurrentWeights, attentive_lstm_scan
 from jaxreid.ops.spatial import SixDirections, six_direction_lstm
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
@@ -520,12 +520,6 @@ def random_negatives(key: Key[Array, ""], pids: Int[Array, " b"]) -> Int[Array, 
     """
     other: Bool[Array, "n b"] = pids[::2, None] != pids[None, :]
     return jax.random.categorical(key, jnp.where(other, 0.0, -jnp.inf), axis=1)
-
-
-def normalise(vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Unit length; a zero vector stays zero."""
-    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
 
 def _uniform(module: nn.Module, name: str, fan_in: int, shape: tuple[int, ...]) -> Array:

@@ -13,7 +13,7 @@ from jaxreid.ops.attention import (
 from jaxreid.ops.boxes import body_part_boxes, crop_and_resize, strip_boxes
 from jaxreid.ops.conv_gru import ConvGRUWeights, LoopConvolution, conv_gru_scan, conv_gru_step
 from jaxreid.ops.correlation import normalized_cross_correlation
-from jaxreid.ops.distance import pairwise_euclidean
+from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import (
     FrameAttentionWeights,
     LSTMState,
@@ -53,6 +53,7 @@ __all__ = [
     "gru_scan",
     "location_attention",
     "lstm_scan",
+    "normalise",
     "normalized_cross_correlation",
     "pairwise_euclidean",
     "rnn_scan",

@@ -1,5 +1,6 @@
 """Distances between vectors."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,3 +27,9 @@ def pairwise_euclidean(
     products = jnp.matmul(q, g.T, precision="highest")
     squares = jnp.sum(q * q, axis=1)[:, None] - 2 * products + jnp.sum(g * g, axis=1)[None, :]
     return safe_root(squares)
+
+
+def normalise(vectors: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """Unit length; a zero vector stays zero."""
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))

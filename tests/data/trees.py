@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
@@ -190,6 +191,111 @@ def prid_tree(root: Path, *, published: bool = True) -> Path:
         splits = [{"train": trains[k % 2], "test": tests[k % 2]} for k in range(10)]
         (root / "splits_prid2011.json").write_text(json.dumps(splits))
     return root
+
+
+# CUHK03's people by pair of cameras, each as the numbers of the images there are of them.
+CUHK03_PEOPLE = [
+    [[1, 2, 6], [1, 6, 7], [3, 4, 5, 8, 9, 10]],
+    [[1, 6], [2, 10]],
+]
+
+
+def cuhk03_mat(root: Path) -> Path:
+    """`cuhk03_release/cuhk-03.mat`, as MATLAB 7.3 writes it: 16 pictures of 5 people in 2 pairs.
+
+    The picture of pair `c`, person `p`, image `i` is 4 wide and 6 high, and has the colour
+    (c, p, i) but in its upper right corner, which is white. `detected` lacks the first of all.
+    Test set `k` is persons 1 and 2 of pair 1 for an even `k`, person 3 of it and 2 of pair 2 else.
+    """
+    file = root / "cuhk03_release/cuhk-03.mat"
+    file.parent.mkdir(parents=True)
+    with h5py.File(file, "w", userblock_size=512) as mat:
+        below = mat.create_group("#refs#")
+
+        def put(content, **attributes):
+            found = below.create_dataset(str(len(below)), data=content)
+            found.attrs.update(attributes)
+            return found.ref
+
+        def cells(references):
+            return np.array(references, h5py.ref_dtype)
+
+        for kind in ("labeled", "detected"):
+            pairs = []
+            for pair, people in enumerate(CUHK03_PEOPLE, 1):
+                shots = [[None] * len(people) for _ in range(10)]
+                for person, there in enumerate(people, 1):
+                    for image in range(1, 11):
+                        if image in there and (kind, pair, person, image) != ("detected", 1, 1, 1):
+                            pixels = np.empty((6, 4, 3), np.uint8)
+                            pixels[:] = pair, person, image
+                            pixels[0, 3] = 255
+                            shots[image - 1][person - 1] = put(pixels.T)
+                        else:
+                            shots[image - 1][person - 1] = put(np.zeros(2, "u8"), MATLAB_empty=1)
+                pairs.append(put(cells(shots)))
+            mat[kind] = cells([pairs])
+        sets = [[[1, 1], [1, 2]], [[1, 3], [2, 2]]]
+        mat["testsets"] = cells([[put(np.array(sets[k % 2], np.float64).T) for k in range(20)]])
+    with open(file, "r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+    return file
+
+
+def cuhk03_tree(root: Path) -> Path:
+    """CUHK03 unpacked: `images_labeled/` and `images_detected/`, and both protocols' lists.
+
+    In the new protocol labels count the people of `CUHK03_PEOPLE` from 0. It trains on 0 and 3;
+    queries are the first images of person 1 and the first and last of person 4 (in pair 2);
+    the rest is gallery.
+    """
+    for kind in ("labeled", "detected"):
+        names, labels = [], []
+        for pair, people in enumerate(CUHK03_PEOPLE, 1):
+            for person, images in enumerate(people, 1):
+                for image in images:
+                    if (kind, pair, person, image) != ("detected", 1, 1, 1):
+                        names.append(f"{pair}_{person:03d}_{1 + (image > 5)}_{image:02d}.png")
+                        labels.append(3 * (pair - 1) + person - 1)
+                        write_image(root / f"images_{kind}" / names[-1], size=(8, 4))
+        train = [i for i, label in enumerate(labels, 1) if label in (0, 3)]
+        query = [labels.index(1) + 1, len(labels) - 1, len(labels)]
+        rest = sorted({*range(1, len(labels) + 1)} - {*train, *query})
+        write_cuhk03_config(root, kind, names, labels, train, query, rest)
+    sets = [[[1, 1], [1, 2]], [[1, 3], [2, 2]]]
+    (root / "splits_classic.json").write_text(json.dumps([sets[k % 2] for k in range(20)]))
+    return root
+
+
+def write_cuhk03_config(root, kind, names, labels, train, query, gallery, **options) -> Path:
+    """The new protocol's config of one kind: columns, as the authors have them."""
+
+    def column(values, dtype=np.float64):
+        return np.array(values, dtype)[:, None]
+
+    file = root / f"cuhk03_new_protocol_config_{kind}.mat"
+    content = {
+        "filelist": column(names, object),
+        "labels": column(labels),
+        "camId": column([2 if "_2_" in str(name) else 1 for name in names]),
+        "train_idx": column(train),
+        "query_idx": column(query),
+        "gallery_idx": column(gallery),
+    }
+    savemat(file, content, **options)
+    return file
+
+
+def cuhk03_np_tree(root: Path) -> Path:
+    """CUHK03 in Market-1501's layout; 3 training images of person 1, person 0 to test on."""
+    for kind in ("labeled", "detected"):
+        names = {
+            "bounding_box_train": ["0001_c1_1.png", "0001_c1_2.png", "0001_c2_6.png"],
+            "query": ["0000_c1_1.png", "0000_c2_6.png"],
+            "bounding_box_test": ["0000_c1_2.png", "0000_c2_7.png", "0003_c2_8.png"],
+        }
+        _write(root / "cuhk03-np" / kind, names, (8, 4))
+    return root / "cuhk03-np"
 
 
 def _write(root: Path, names: dict[str, list[str]], size: tuple[int, int]) -> Path:
