@@ -21,6 +21,7 @@ from jaxreid.ops.distance import pairwise_euclidean
 from jaxreid.types import Features, ReidModel, Variables
 
 TOP = 10
+DRAWS = 100  # galleries of one image of each person, where that is the protocol
 
 
 class Shown(NamedTuple):
@@ -160,8 +161,10 @@ def make_evaluator(
         nearest: list[Int[np.ndarray, " k"]] = []
         how_far: list[Float[np.ndarray, " k"]] = []
         found: list[bool] = []
+        whole: list[Float[np.ndarray, "n g"]] = []
         for which, block, listed in rows:
             pids, camids = query.pids[which], query.camids[which]
+            whole += [block] if data.single_shot else []
             # The config's own protocol comes last, and its nearest items are shown.
             for name, columns in reversed(protocols.items()):
                 part, there = block[:, columns], galleries[name]
@@ -183,6 +186,12 @@ def make_evaluator(
             name: summarise(those, max_rank=config.eval.max_rank, ap=config.eval.ap)
             for name, those in ranks.items()
         }
+        if data.single_shot:
+            labels = query.pids, gallery.pids, query.camids, gallery.camids
+            cmc = metrics.single_shot_cmc(
+                np.concatenate(whole), *labels, draws=DRAWS, max_rank=config.eval.max_rank
+            )
+            rankings = {name: ranking._replace(cmc=cmc) for name, ranking in rankings.items()}
         top, far = np.reshape(nearest, (-1, TOP)), np.reshape(how_far, (-1, TOP))
         filled = top[:, 0] >= 0
         return rankings, Shown(pictured[filled], top[filled], far[filled]), found
@@ -308,6 +317,8 @@ def _scores(
         words["clips"] = f"{config.eval.clips}, {length} frames"
     if data.split is not None:
         words["split"] = data.split
+    if data.single_shot:
+        words["single_shot"] = f"CMC over {DRAWS} draws of one gallery image of each person"
     if data.notes:
         words["notes"] = "; ".join(data.notes)
     if data.shared_tracklets:
@@ -347,6 +358,7 @@ def describe(scores: dict[str, Any]) -> str:
         for key, words in (("metric", "metric"), ("fisher", "Fisher vectors"))
         if key in scores
     )
+    extra += f" {scores['single_shot']};" if "single_shot" in scores else ""
     if "shortlist" in scores:
         extra += (
             f" only the {scores['shortlist']} nearest by one vector are ranked exactly, and a match"

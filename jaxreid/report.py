@@ -54,6 +54,7 @@ PROTOCOL_WORDS = {
     "rerank": "re-ranking",
     "metric": "learned metric",
     "fisher": "Fisher vectors",
+    "single_shot": "single gallery shot",
     "shortlist": "gallery items ranked exactly for each query",
     "match_on_shortlist": "queries with a match among these",
     "mars_protocol": "MARS protocol",

@@ -387,3 +387,23 @@ def test_fisher_vectors_need_scikit_learn(tiny, persons, monkeypatch):
     config.eval.fisher = 2
     with pytest.raises(UserError, match=r"scikit-learn; install the extra 'metric'"):
         learned(config, persons)
+
+
+def test_a_single_gallery_shot_is_drawn(tiny, source):
+    """CMC is over drawn galleries; blocks of queries do not change it."""
+    single = source._replace(data=source.data._replace(single_shot=True))
+    config, variables = tiny(), {"params": jnp.ones(())}
+    config.eval.query_block = 4
+    evaluation = make_evaluator(config, mean_colour_model(), single, sharding.make_mesh())(
+        variables
+    )
+    query, gallery = source.data.query, source.data.gallery
+    q, g = (
+        next(source.images(split, [np.arange(index.size)], SIZE))[:, 0, 0].astype(np.float64)
+        for split, index in (("query", query), ("gallery", gallery))
+    )
+    distmat = np.linalg.norm(q[:, None] - g[None], axis=-1)
+    labels = query.pids, gallery.pids, query.camids, gallery.camids
+    np.testing.assert_allclose(evaluation.ranking.cmc, metrics.single_shot_cmc(distmat, *labels))
+    assert evaluation.scores["rank1"] > evaluate_rank(distmat, *labels).cmc[0]
+    assert "100 draws of one gallery image of each person" in describe(evaluation.scores)

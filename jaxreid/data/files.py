@@ -137,21 +137,24 @@ _MOST_BYTES = 2**26
 def _check_types(content: bytes) -> None:
     """Raises `ValueError` where a matrix of numbers holds something else: SciPy would crash."""
     order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
-    for kind, element in _elements(content[128:], order):
+    for kind, element in elements(content[128:], order):
         if kind == _COMPRESSED:
             unpacker = zlib.decompressobj()
             unpacked = unpacker.decompress(element, _MOST_BYTES)
             if unpacker.unconsumed_tail:
                 raise ValueError(f"a matrix of more than {_MOST_BYTES} bytes")
-            kind, element = next(_elements(unpacked, order), (0, b""))
-        parts = list(_elements(element, order)) if kind == _MATRIX else []
-        if parts and parts[0][1][0 if order == "little" else 3] in _NUMERIC_CLASSES:
+            kind, element = next(elements(unpacked, order), (0, b""))
+        parts = list(elements(element, order)) if kind == _MATRIX else []
+        flags = (parts[0][1] if order == "little" else parts[0][1][3::-1]) if parts else b""
+        if flags and flags[0] in _NUMERIC_CLASSES:
+            if len(parts) < (5 if len(flags) > 1 and flags[1] & 8 else 4):
+                raise ValueError("numbers that are not all there")
             strange = {part for part, _ in parts} - _NUMBERS
             if strange:
                 raise ValueError(f"numbers of an unknown type {min(strange)}")
 
 
-def _elements(data: bytes, order: Literal["little", "big"]) -> Iterator[tuple[int, bytes]]:
+def elements(data: bytes, order: Literal["little", "big"]) -> Iterator[tuple[int, bytes]]:
     """Types and contents of the elements of MATLAB's format 5, as far as they go."""
     at = 0
     while at + 8 <= len(data):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxreid.data import images, mars, videos
+from jaxreid.data import cuhk03, images, mars, videos
 from jaxreid.data.tables import (
     EXPECTED,
     SPLITS,
@@ -55,6 +55,10 @@ PARSERS: dict[str, Callable[..., ReidData]] = {
     "folder": partial(images.market_layout, "folder", images.OWN),
     "synthetic": partial(images.market_layout, "synthetic", images.OWN, draw=_DRAW),
     "csv": images.csv_file,
+    "cuhk03_labeled": partial(cuhk03.new_protocol, "labeled"),
+    "cuhk03_detected": partial(cuhk03.new_protocol, "detected"),
+    "cuhk03_classic_labeled": partial(cuhk03.classic, "labeled"),
+    "cuhk03_classic_detected": partial(cuhk03.classic, "detected"),
     "mars": partial(mars.mars, "mars", keep=True),
     "duke_video": videos.duke_video,
     "ilids_vid": videos.ilids_vid,
@@ -62,7 +66,10 @@ PARSERS: dict[str, Callable[..., ReidData]] = {
     "prid2011_all": partial(videos.prid2011, everyone=True),
     "synthetic_video": partial(mars.mars, "synthetic_video", draw=f"{_DRAW} --video"),
 }
-NUM_SPLITS = dict.fromkeys(("ilids_vid", "prid2011", "prid2011_all"), videos.NUM_SPLITS)
+NUM_SPLITS = {
+    **dict.fromkeys(("ilids_vid", "prid2011", "prid2011_all"), videos.NUM_SPLITS),
+    **dict.fromkeys(("cuhk03_classic_labeled", "cuhk03_classic_detected"), cuhk03.NUM_SPLITS),
+}
 
 
 def load(name: str, root: str | os.PathLike, split: int | None = None) -> ReidData:

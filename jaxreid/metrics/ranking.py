@@ -93,7 +93,7 @@ def match_ranks(
         ValueError: shapes disagree, or a row of `distances` holds NaN.
     """
     ranks = []
-    for row, admissible, same in _rows(distances, q_pids, g_pids, q_camids, g_camids):
+    for row, admissible, same in admissible_rows(distances, q_pids, g_pids, q_camids, g_camids):
         matches = np.sort(row[admissible & same])
         negatives = np.sort(row[admissible & ~same])
         before = np.searchsorted(negatives, matches, side="right")  # right: ties stand before
@@ -164,7 +164,7 @@ def top_k(
         ValueError: shapes disagree, or a row of `distances` holds NaN.
     """
     nearest = np.full((len(distances), k), -1)
-    rows = _rows(distances, q_pids, g_pids, q_camids, g_camids)
+    rows = admissible_rows(distances, q_pids, g_pids, q_camids, g_camids)
     for i, (row, admissible, _) in enumerate(rows):
         items = np.flatnonzero(admissible)
         items = items[np.argsort(row[items], kind="stable")][:k]
@@ -181,7 +181,7 @@ def _average_precision(ranks: Int[np.ndarray, " k"], ap: AveragePrecision) -> fl
     return float((at + before).mean() / 2)
 
 
-def _rows(
+def admissible_rows(
     distances: Float[np.ndarray, "q g"],
     q_pids: Int[np.ndarray, " q"],
     g_pids: Int[np.ndarray, " g"],

@@ -1,0 +1,39 @@
+"""Where-and-When on the synthetic tracklets that the project draws itself.
+
+    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
+    python -m jaxreid.main --config=configs/siamese_attention_synthetic.py \
+        --workdir=runs/siamese_synthetic
+
+The recurrence, the attention, the losses, the pairs and the score are those of
+`siamese_attention_mars.py`. What differs is there because the run starts from random weights and
+has minutes on two processor cores: GoogLeNet with BatchNorm, trained, too; frames of 96 x 96,
+clips of three frames, more persons in a batch, a smaller dropout, and Adam.
+
+Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
+"""
+
+from jaxreid.config import Config, Data, Eval, Optim, Train, choose
+from jaxreid.models import siamese_attention
+
+
+def get_config(variant: str | None = None) -> Config:
+    config = Config(
+        model=siamese_attention.Config(
+            backbone="googlenet_bn", kernels=(3, 3, 3), penalty_target="uniform", dropout=0.2
+        ),
+        data=Data(
+            name="synthetic_video",
+            root="runs/synthetic_video",
+            image_size=(96, 96),
+            enlarge=1.0,
+            shift=0.05,
+            sampling="pairs",
+            num_ids=4,
+            num_instances=4,
+            clip_length=3,
+        ),
+        optim=Optim(name="adam", lr=3e-4, weight_decay=0.0, clip=5.0),
+        train=Train(epochs=25, checkpoint_every=100, log_every=20),
+        eval=Eval(clips="first_last", clip_length=8, batch_size=16),
+    )
+    return choose(config, {}, variant)
