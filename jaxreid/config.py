@@ -77,6 +77,8 @@ class Data:
         clip_draw: the crop and the mirror are drawn once for a clip, or for each frame.
         check: before training, decode every file that the first epoch and the scoring read. (A
             TFDS copy was checked when it was made, with `jaxreid.prepare --check`.)
+        joints: the bodies' joints in the images: an `.npz`, or a folder of OpenPose's JSON; see
+            `jaxreid.data.joints`. A relative path is below `root`.
         cache: a folder for the maps that a frozen backbone makes of the training frames, so that
             they are computed once. Frames and their mirror images are kept; nothing else of the
             augmentation is possible then.
@@ -99,6 +101,7 @@ class Data:
     clip_compat: bool = False
     clip_draw: Literal["clip", "frame"] = "clip"
     check: bool = True
+    joints: str | None = None
     cache: str | None = None
 
     @property
@@ -308,6 +311,13 @@ def validate(config: Config) -> None:
         "data.cache",
         "none, unless data.clip_length is set, data.enlarge=1, data.shift=0 and"
         " data.clip_draw='clip': the maps of frames are kept as they are",
+    )
+    require(
+        d.joints is None
+        or (d.clip_length is None and d.enlarge == 1 and d.shift == 0 and not d.flip),
+        "data.joints",
+        "none, unless data.clip_length is not set, data.enlarge=1, data.shift=0 and"
+        " data.flip=False: joints stay where they are",
     )
     require(o.lr > 0, "optim.lr", "a positive learning rate")
     require(0 <= o.momentum < 1, "optim.momentum", "0 or more, below 1")

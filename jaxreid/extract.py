@@ -66,7 +66,8 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
         for some, pixels in zip(chosen, images, strict=True):
             of = items[some]  # In rising order, so the clips of an item are neighbours.
             real = None if mask is None else mask[some]
-            yield of, Batch(pixels, tracks.pids[of], tracks.camids[of], real)
+            joints = source.bodies and source.bodies.at(split, rows[some], config.data.image_size)
+            yield of, Batch(pixels, tracks.pids[of], tracks.camids[of], real, joints)
 
     def features(
         variables: Variables, source: Source, split: str, length: int | None = None

@@ -60,7 +60,8 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     source, mesh = open_source(config.data), sharding.make_mesh()
     others = open_others(config)
     for each in (source, *others.values()):
-        print(each.data.summary(), *index.warnings(each.data), sep="\n", flush=True)
+        bodies = [each.bodies.summary] if each.bodies else []
+        print(each.data.summary(), *index.warnings(each.data), *bodies, sep="\n", flush=True)
     for other in others.values():
         check_clips(config, other)
     model = make_model(config, source)

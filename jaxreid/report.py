@@ -266,11 +266,14 @@ def partners(source: Source, shown: Shown, config: Config, pairs: int = 3) -> Ba
     query, gallery = source.data.query.tracks(), source.data.gallery.tracks()
     images, pids, camids = [], [], []
     masks: list[Any] = []
+    joints: list[Any] = []
 
     def add(split: str, tracks: Tracklets, item: np.integer) -> None:
         of = clips(config, tracks.take(np.array([item])), split)
         images.append(_images(source, split, of.rows[:1], config)[0])
         masks.extend([] if of.mask is None else of.mask[:1])
+        if source.bodies is not None:
+            joints.extend(source.bodies.at(split, of.rows[:1], config.data.image_size))
         pids.append(tracks.pids[item])
         camids.append(tracks.camids[item])
 
@@ -280,8 +283,8 @@ def partners(source: Source, shown: Shown, config: Config, pairs: int = 3) -> Ba
         partner = found[np.argmax(gallery.pids[found] == query.pids[row])]
         add("query", query, row)
         add("gallery", gallery, partner)
-    mask = np.stack(masks) if masks else None
-    return Batch(np.stack(images), np.array(pids), np.array(camids), mask)
+    some = (np.stack(each) if each else None for each in (masks, joints))
+    return Batch(np.stack(images), np.array(pids), np.array(camids), *some)
 
 
 def _images(source: Source, split: str, rows: Any, config: Config) -> Pictures:

@@ -87,7 +87,9 @@ def train(
         logged, clock = first, time.perf_counter()
         for step in steps:
             first_frames = _first_frames(plan.rows(step))
-            batch = Batch(next(images), index.pids[first_frames], index.camids[first_frames])
+            labels = index.pids[first_frames], index.camids[first_frames]
+            joints = source.bodies and source.bodies.at("train", first_frames, data.load_size)
+            batch = Batch(next(images), *labels, joints=joints)
             batch = sharding.put(batch, sharding.split(mesh))
             state, metrics = take_step[step < frozen_steps](state, batch)
             # The step before is looked at while this one runs.
@@ -353,7 +355,8 @@ def example_batch(config: Config, clip_length: int | None) -> Batch:
     """One black image or clip: what `ReidModel.init` needs to know of the shapes."""
     frames, one = () if clip_length is None else (clip_length,), jnp.ones(1, jnp.int32)
     images = jnp.zeros((1, *frames, *config.data.image_size, 3), jnp.uint8)
-    return Batch(images, one, one)
+    joints = None if config.data.joints is None else jnp.zeros((1, 18, 3))
+    return Batch(images, one, one, joints=joints)
 
 
 def make_train_step(

@@ -2,8 +2,9 @@
 
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,32 @@ def decode(source: str | Path | bytes) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         UserError: the file does not decode.
     """
+    with _opened(source) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_size(source: str | Path | bytes) -> tuple[int, int]:
+    """(height, width) of a JPEG or PNG file, or of its bytes, from its first bytes alone.
+
+    Args:
+        source: a path, or the file's content.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    with _opened(source) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=("JPEG", "PNG")) as image:
-            pixels = image.convert("RGB")
+            yield image
     except Exception as error:  # Pillow's decoders raise nearly every kind.
         name = "an image in memory" if isinstance(source, bytes) else source
         raise UserError(f"{name}: not an image that decodes ({error})") from None
-    return np.asarray(pixels)
 
 
 def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "i j 3"]:

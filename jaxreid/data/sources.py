@@ -1,24 +1,43 @@
 """Where images come from: files, a TFDS copy, or memory. One interface for all three."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jaxreid.config import Data
 from jaxreid.data import index as reid_index
 from jaxreid.data import pipeline
-from jaxreid.data.decode import decode, resize
+from jaxreid.data.decode import decode, read_size, resize
 from jaxreid.data.index import Index, ReidData
+from jaxreid.data.joints import complete, fit_poses, read_joints, scale, summary
 from jaxreid.errors import UserError
 
 Labels = Int[np.ndarray, " _"]
 Rows = Int[np.ndarray, "..."]
 Images = UInt8[np.ndarray, "... 3"]
 Pixels = UInt8[np.ndarray, "_ _ 3"]
+
+
+class Bodies(NamedTuple):
+    """The joints of every image, completed.
+
+    Attributes:
+        joints: of each split, `[n 18 3]`: x and y in shares of the image's width and height, and
+            confidence; zeros where too few are known.
+        summary: how many were found and completed, in words.
+    """
+
+    joints: Mapping[str, Float[np.ndarray, "_ 18 3"]]
+    summary: str
+
+    def at(self, split: str, rows: Labels, size: tuple[int, int]) -> Float[np.ndarray, "b 18 3"]:
+        """The joints of some images of a split, in pixels of images of (height, width) `size`."""
+        return scale(self.joints[split][rows], (1, 1), size)
 
 
 class Source(NamedTuple):
@@ -28,10 +47,12 @@ class Source(NamedTuple):
         data: who is where.
         images: `(split, plan, (height, width)) -> images`: for each array of rows in the plan,
             whatever its shape, those images of the split, decoded and resized.
+        bodies: where their joints are, if the config names a file of them.
     """
 
     data: ReidData
     images: Callable[[str, Iterable[Rows], tuple[int, int]], Iterator[Images]]
+    bodies: Bodies | None = None
 
 
 def open_source(config: Data) -> Source:
@@ -49,11 +70,40 @@ def open_source(config: Data) -> Source:
         from jaxreid.data import builders  # Imports TFDS, which is an extra.
 
         data, readers = builders.open_prepared(config.root, config.name, config.split)
-        return Source(data, partial(pipeline.stream, data, readers=readers))
+        source = Source(data, partial(pipeline.stream, data, readers=readers))
+        return _with_bodies(config, source, lambda split, row: readers[split](row))
     data = reid_index.load(config.name, config.root, config.split)
     if config.source == "memory":
-        return in_memory(data, lambda split, row: decode(data.splits[split].path(row)))
-    return Source(data, partial(pipeline.stream, data))
+        source = in_memory(data, lambda split, row: decode(data.splits[split].path(row)))
+    else:
+        source = Source(data, partial(pipeline.stream, data))
+    return _with_bodies(config, source, lambda split, row: data.splits[split].path(row))
+
+
+def _with_bodies(config: Data, source: Source, file: Callable[[str, int], str | bytes]) -> Source:
+    """Adds the joints that the config names, completed by the training set's poses.
+
+    Args:
+        config: names them.
+        source: of the images.
+        file: an image's path or content; joints are in pixels of it.
+    """
+    if config.joints is None or config.root is None:
+        return source
+    root = Path(config.root)
+    path = (root if root.is_dir() else root.parent) / config.joints
+
+    splits = source.data.splits
+    found = {split: read_joints(path, index.paths) for split, index in splits.items()}
+    poses = fit_poses(found["train"])
+    known, shares = {}, {}
+    for split, index in splits.items():
+        completed, known[split] = complete(found[split], poses)
+        with ThreadPoolExecutor() as pool:
+            sizes = pool.map(lambda row, of=split: read_size(file(of, row)), range(index.size))
+            shares[split] = scale(completed, np.array(list(sizes)), (1, 1))
+    words = summary(*(np.concatenate(list(each.values())) for each in (found, known)))
+    return source._replace(bodies=Bodies(shares, words))
 
 
 def in_memory(data: ReidData, read: Callable[[str, int], Pixels]) -> Source:

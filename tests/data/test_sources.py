@@ -107,3 +107,31 @@ def test_arrays_in_memory():
     assert source.data.query.pids.tolist() == [30, 10, 10, 30]
     (got,) = source.images("gallery", [np.array([2, 0])], SIZE)
     np.testing.assert_array_equal(got, images[[2, 0]])
+
+
+@pytest.mark.parametrize("kind", ["files", "memory"])
+def test_joints_come_in_pixels_of_the_images_that_are_asked_for(market, kind):
+    config = Data(name="synthetic", root=str(market), source=kind, joints="joints.npz")
+    source = open_source(config)
+    with np.load(market / "joints.npz") as there:
+        true = dict(zip(there["names"].tolist(), there["joints"]))
+    query = source.data.query
+    rows = np.array([3, 0, 5])
+    got = source.bodies.at("query", rows, (128, 96))
+    for row, joints in zip(rows, got):
+        want = true[str(query.paths[row])]
+        sure = want[:, 2] >= 0.2
+        if sure.all():
+            # The files are 64 x 32.
+            np.testing.assert_allclose(joints, want * [3, 2, 1], rtol=1e-5, atol=1e-3)
+    assert sum((true[str(p)][:, 2] >= 0.2).all() for p in query.paths[rows]) > 0
+    assert source.bodies.summary.startswith("joints: ")
+    total = sum(split.size for split in source.data.splits.values())
+    assert f"of {total} images" in source.bodies.summary
+
+
+def test_joints_that_are_not_there(market):
+    config = Data(name="synthetic", root=str(market), joints="joint.npz")
+    with pytest.raises(UserError, match=r"joint.npz: not found; .*did you mean 'joints.npz'"):
+        open_source(config)
+    assert open_source(Data(name="synthetic", root=str(market))).bodies is None
