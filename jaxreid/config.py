@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxreid.data.clips import Cut, Sampling
+from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, nearest
 from jaxreid.types import ReidModel
 
@@ -66,8 +67,9 @@ class Data:
         shift: training images are moved by up to this share of their height and width, and their
             border is repeated.
         flip: training images are mirrored with probability one half.
-        sampling: batches of P persons with K items each; or of 2P pairs of clips, half of them of
-            one person, from two cameras where there are two: K is 4 then.
+        sampling: batches of P persons with K items each; of 2P pairs of clips, half of them of one
+            person, from two cameras where there are two (K is 4 then); or of P x K items of anyone,
+            each once in an epoch.
         num_ids: P, persons of a batch.
         num_instances: K, images or clips of each.
         clip_length: T, frames of a training clip; None for a data set of images.
@@ -93,7 +95,7 @@ class Data:
     enlarge_probability: float = 1.0
     shift: float = 0.0
     flip: bool = True
-    sampling: Literal["identity", "pairs"] = "identity"
+    sampling: Sampler = "identity"
     num_ids: int = 10
     num_instances: int = 4
     clip_length: int | None = None
@@ -160,7 +162,7 @@ class Train:
     """The run.
 
     Attributes:
-        epochs: an epoch visits every person once.
+        epochs: an epoch visits every person once, or with `data.sampling="shuffle"` every item.
         steps: if set, the length of the run instead of `epochs`.
         seed: of the initial parameters, the plan and the augmentation.
         precision: of the convolutions; parameters stay in float32.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxreid.data import tables
-from jaxreid.data.files import entries, find_home, is_image
+from jaxreid.data.files import entries, find_home, is_image, missing, subfolders
 from jaxreid.data.tables import DISTRACTOR, JUNK, SPLITS, Index, ReidData
 from jaxreid.errors import UserError, nearest
 
@@ -165,6 +165,41 @@ def _parse(name: str, layout: Layout, split: str, home: Path, path: str) -> _Row
             f"{FOLDERS['gallery']}/; count people from 1"
         )
     return _Row(path, pid, int(match["camid"]), tracklet=None, frame=int(frame or 0))
+
+
+# ---------------------------------------------------------------------- a folder for each class
+
+
+def class_folders(name: str, root: Path) -> ReidData:
+    """Images in folders by their class, as ImageNet's: `train/<class>/` and `val/<class>/`.
+
+    To pretrain on. A class is a "person"; the validation images of each are in turns query images
+    (camera 1) and gallery images (camera 2), so that rank-1 is the accuracy of the nearest
+    neighbour.
+
+    Raises:
+        UserError: a folder is missing, or the classes of the two differ.
+    """
+    home = find_home(name, root, homes=("imagenet",), marker="train", holds="train/ and val/")
+    rows: dict[str, list[_Row]] = {split: [] for split in SPLITS}
+    classes: list[str] = []
+    for folder in ("train", "val"):
+        try:
+            found = subfolders(home / folder)
+        except OSError as error:
+            raise missing(name, home / folder, error, "a folder for each class") from None
+        names = [entry.name for entry in found]
+        classes = classes or names
+        if odd := sorted(set(names) ^ set(classes)):
+            raise UserError(
+                f"{name}: {home}: the class {odd[0]!r} is in one of train/ and val/ only"
+            )
+        for pid, entry in enumerate(found):
+            images = (f"{folder}/{entry.name}/{image}" for image in entries(Path(entry)))
+            for place, path in enumerate(filter(is_image, images)):
+                split = "train" if folder == "train" else ("query", "gallery")[place % 2]
+                rows[split].append(_Row(path, pid, 2 if split == "gallery" else 1, None, None))
+    return _data(name, home, rows)
 
 
 # ---------------------------------------------------------------------- a CSV file

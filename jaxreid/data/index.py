@@ -55,6 +55,7 @@ PARSERS: dict[str, Callable[..., ReidData]] = {
     "folder": partial(images.market_layout, "folder", images.OWN),
     "synthetic": partial(images.market_layout, "synthetic", images.OWN, draw=_DRAW),
     "csv": images.csv_file,
+    "imagenet": partial(images.class_folders, "imagenet"),
     "cuhk03_labeled": partial(cuhk03.new_protocol, "labeled"),
     "cuhk03_detected": partial(cuhk03.new_protocol, "detected"),
     "cuhk03_classic_labeled": partial(cuhk03.classic, "labeled"),

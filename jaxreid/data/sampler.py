@@ -13,6 +13,8 @@ from jaxreid.data import clips
 from jaxreid.data.index import Tracklets
 from jaxreid.errors import UserError
 
+Sampler = Literal["identity", "pairs", "shuffle"]
+
 
 class ClipRule(NamedTuple):
     """How a clip is drawn from a tracklet: see `jaxreid.data.clips.sample`."""
@@ -32,6 +34,8 @@ class Plan:
     `pairs`: the K = 4 items are two pairs. The first pair shows that person, from two cameras if
     there are two; the second shows that person and another one, who is drawn at random, from
     another camera if there is one. So half of the pairs are of one person.
+
+    `shuffle`: no persons are drawn; an epoch visits every item once, P x K at a time.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Plan:
         num_instances: int,
         seed: int,
         clip: ClipRule | None = None,
-        sampling: Literal["identity", "pairs"] = "identity",
+        sampling: Sampler = "identity",
     ) -> None:
         """Prepares the plan.
 
@@ -54,18 +58,26 @@ class Plan:
             sampling: see above.
 
         Raises:
-            UserError: there are fewer than P persons.
+            UserError: there are fewer than P persons, or fewer items than a batch takes.
         """
         pids = tracks.pids
         self.tracks, self.clip, self.sampling = tracks, clip, sampling
         self.items_of = [np.flatnonzero(pids == pid) for pid in range(pids.max(initial=-1) + 1)]
         self.num_ids, self.num_instances, self.seed = num_ids, num_instances, seed
-        self.wanted = 2 if sampling == "pairs" else num_instances
-        if len(self.items_of) < num_ids:
+        self.wanted = {"identity": num_instances, "pairs": 2, "shuffle": 1}[sampling]
+        if sampling == "shuffle":
+            self.steps_per_epoch = tracks.size // (num_ids * num_instances)
+            if not self.steps_per_epoch:
+                raise UserError(
+                    f"config.data.num_ids={num_ids} x config.data.num_instances={num_instances}:"
+                    f" the training set has {tracks.size} items"
+                )
+        elif len(self.items_of) < num_ids:
             raise UserError(
                 f"config.data.num_ids={num_ids}: the training set has {len(self.items_of)} persons"
             )
-        self.steps_per_epoch = len(self.items_of) // num_ids
+        else:
+            self.steps_per_epoch = len(self.items_of) // num_ids
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     @property
@@ -84,9 +96,13 @@ class Plan:
 
     def _draw_epoch(self, epoch: int) -> Int[np.ndarray, "steps b *t"]:
         rng = np.random.default_rng((self.seed, epoch))
-        pids = rng.permutation(len(self.items_of))[: self.steps_per_epoch * self.num_ids]
-        draw = self._draw_pairs if self.sampling == "pairs" else self._draw_items
-        items = np.concatenate([draw(rng, pid) for pid in pids.tolist()])
+        size = self.num_ids * self.num_instances
+        if self.sampling == "shuffle":
+            items = rng.permutation(self.tracks.size)[: self.steps_per_epoch * size]
+        else:
+            pids = rng.permutation(len(self.items_of))[: self.steps_per_epoch * self.num_ids]
+            draw = self._draw_pairs if self.sampling == "pairs" else self._draw_items
+            items = np.concatenate([draw(rng, pid) for pid in pids.tolist()])
         rows = self.tracks.first[items]
         if self.clip is not None:
             length, how, compat = self.clip
@@ -94,7 +110,6 @@ class Plan:
             rows = rows[:, None] + np.stack(
                 [clips.sample(rng, f, length, how, compat=compat) for f in frames.tolist()]
             )
-        size = self.num_ids * self.num_instances
         return rows.reshape(self.steps_per_epoch, size, *rows.shape[1:])
 
     def _draw_items(self, rng: np.random.Generator, pid: int) -> Int[np.ndarray, " k"]:

@@ -113,6 +113,7 @@ class Counts(NamedTuple):
 EXPECTED = {
     "market1501": Counts(12_936, 751, 3_368, 750, 15_913),
     "dukemtmc_reid": Counts(16_522, 702, 2_228, 702, 17_661),
+    "imagenet": Counts(1_281_167, 1_000, 25_000, 1_000, 25_000),
     "cuhk03_labeled": Counts(7_368, 767, 1_400, 700, 5_328),
     "cuhk03_detected": Counts(7_365, 767, 1_400, 700, 5_332),
     "mars": Counts(8_298, 625, 1_980, 626, 11_310),

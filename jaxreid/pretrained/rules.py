@@ -211,6 +211,8 @@ ARCHITECTURES = {
         unrolled={"fc6": (512, 7, 7)},
         heads="classifier|fc[67]",
     ),
+    # No one publishes its weights: they come from runs of our own.
+    "attention_driven": Architecture(),
     "caffenet": Architecture(
         caffe=CAFFENET, unrolled={"fc6": (256, 6, 6)}, heads="classifier|fc[67]"
     ),

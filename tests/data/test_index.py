@@ -407,3 +407,34 @@ def test_csv_file_that_is_none(tmp_path):
     file.write_bytes(b"path,pid,camid,split\nx.jpg,\xff\xfe,1,train\n")
     with pytest.raises(UserError, match=r"not a CSV file in UTF-8"):
         index.load("csv", file)
+
+
+def imagenet_tree(root):
+    for folder, count in (("train", 3), ("val", 4)):
+        for name in ("n01440764", "n02102040"):
+            (root / folder / name).mkdir(parents=True)
+            for i in range(count):
+                write_image(root / folder / name / f"{name}_{i}.JPEG")
+    return root
+
+
+def test_classes_in_folders(tmp_path):
+    root = imagenet_tree(tmp_path)
+    (root / "train" / "n01440764" / "notes.txt").write_text("no image")
+    data = index.load("imagenet", root)
+    assert (data.train.size, data.num_ids) == (6, 2)
+    np.testing.assert_array_equal(data.train.pids, [0, 0, 0, 1, 1, 1])
+    # Validation images in turns; each query has matches before the other "camera".
+    assert [path.rpartition("_")[2] for path in data.query.paths] == ["0.JPEG", "2.JPEG"] * 2
+    assert [path.rpartition("_")[2] for path in data.gallery.paths] == ["1.JPEG", "3.JPEG"] * 2
+    assert (set(data.query.camids), set(data.gallery.camids)) == ({1}, {2})
+    np.testing.assert_array_equal(data.gallery.pids, [0, 0, 1, 1])
+
+
+def test_classes_that_differ(tmp_path):
+    root = imagenet_tree(tmp_path)
+    (root / "val" / "n03000000").mkdir()
+    with pytest.raises(UserError, match="the class 'n03000000' is in one of train/ and val/ only"):
+        index.load("imagenet", root)
+    with pytest.raises(UserError, match="train"):
+        index.load("imagenet", tmp_path / "val")

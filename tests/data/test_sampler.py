@@ -113,3 +113,14 @@ def test_a_person_with_one_tracklet_is_paired_with_itself():
     items = plan.rows(0)[:, 0] // 5
     pair = next(pair for pair in items.reshape(4, 2)[::2] if pair[0] == 0)
     np.testing.assert_array_equal(pair, [0, 0])
+
+
+def test_a_shuffled_epoch_visits_every_item_once():
+    plan = Plan(IMAGES, num_ids=2, num_instances=3, seed=4, sampling="shuffle")
+    assert (plan.steps_per_epoch, plan.short_ids) == (3, 0)  # three of 21 images are left over
+    for epoch in range(5):
+        rows = np.concatenate([plan.rows(3 * epoch + step) for step in range(3)])
+        assert len(set(rows.tolist())) == 18
+    assert (plan.rows(0) != plan.rows(3)).any()
+    with pytest.raises(UserError, match="the training set has 21 items"):
+        Plan(IMAGES, num_ids=11, num_instances=2, seed=0, sampling="shuffle")
