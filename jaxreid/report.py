@@ -1,30 +1,40 @@
 """Metrics files -> tables and pictures: `report.md` and the PNGs that it shows.
 
+    python -m jaxreid.report parts --name=market1501 --root=/data/Market-1501 --out=parts.png
+
+draws images with their joints and the boxes of the body's parts.
+
 Pictures are painted pixel by pixel and captioned by Matplotlib's object API, which needs no
 display and leaves no global state behind.
 """
 
+import argparse
 import json
 import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from jaxreid.config import Config
-from jaxreid.data.index import Tracklets
-from jaxreid.data.sources import Source
+from jaxreid.config import Config, Data
+from jaxreid.data.decode import decode, resize
+from jaxreid.data.index import SPLITS, Tracklets
+from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import UserError
 from jaxreid.evaluate import Evaluation, Shown
 from jaxreid.extract import clips
 from jaxreid.logs import read_metrics
+from jaxreid.ops.boxes import body_part_boxes, strip_boxes
 from jaxreid.types import AttentionMap, Batch, ReidModel, Variables
 
 Picture = str | Path | UInt8[np.ndarray, "h w 3"]
@@ -37,6 +47,13 @@ Pixels = tuple[int, int]
 DPI = 128
 INK, FAINT = "#222222", "#777777"
 GREEN, RED, BLUE, YELLOW = (0, 158, 70), (214, 39, 40), (31, 90, 180), (255, 225, 0)
+PARTS = {
+    "whole body": (120, 120, 120),
+    "head": RED,
+    "upper body": (220, 130, 0),
+    "upper legs": GREEN,
+    "lower legs": BLUE,
+}
 HEAT = matplotlib.colormaps["inferno"]
 HEAT_ALPHA = 0.7
 
@@ -501,6 +518,47 @@ def plot_clips(
     sheet.save(path)
 
 
+def plot_parts(
+    path: str | Path,
+    images: UInt8[np.ndarray, "b h w 3"],
+    joints: Float[np.ndarray, "b 18 3"],
+    boxes: Float[np.ndarray, "b 5 4"],
+) -> None:
+    """Draws images with their joints and body parts, which may reach beyond the image.
+
+    Args:
+        path: the PNG to write.
+        images: of one size.
+        joints: in pixels of them. Those of confidence 0 are hollow: they were completed. An image
+            whose joints are all of confidence 0 shows none: its parts are strips.
+        boxes: (x0, y0, x1, y1) in pixels: the body, head, upper body, upper and lower legs.
+    """
+    h, w = images.shape[1:3]
+    scale, margin, across = max(1, round(224 / h)), 48, min(len(images), 8)
+    width, height = scale * w + 2 * margin, scale * h + 2 * margin
+    down = math.ceil(len(images) / across)
+    sheet = _Sheet(across * width, 32 + down * height)
+    for k, (name, (red, green, blue)) in enumerate(PARTS.items()):
+        place, color = (2 * k + 1) * across * width // 10, f"#{red:02x}{green:02x}{blue:02x}"
+        sheet.text(place, 16, name, size=10, weight="bold", color=color)
+    for number, (image, points, of) in enumerate(zip(images, joints, boxes)):
+        cell = Image.new("RGB", (width, height), (235, 235, 235))
+        cell.paste(Image.fromarray(image).resize((scale * w, scale * h)), (margin, margin))
+        draw = ImageDraw.Draw(cell)
+        for inset, (box, color) in enumerate(zip(of, PARTS.values())):
+            # Insets keep the edges of neighbours, which lie on each other, apart.
+            x0, y0, x1, y1 = (scale * box + margin).tolist()
+            inner = (x0 + inset, y0 + inset, max(x0, x1 - inset), max(y0, y1 - inset))
+            draw.rectangle(inner, outline=color, width=2)
+        for x, y, confidence in points.tolist() if points[:, 2].any() else []:
+            x, y = scale * x + margin, scale * y + margin
+            fill = YELLOW if confidence > 0 else None
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=fill, outline=YELLOW)
+        line, place = divmod(number, across)
+        sheet.paste(np.asarray(cell), place * width, 32 + line * height)
+    sheet.save(path)
+
+
 def _check_maps(num_items: int, weights: Mapping[str, np.ndarray], paired: bool) -> None:
     shapes = {name: w.shape for name, w in weights.items()}
     counts = {shape[1] for shape in shapes.values()} - {1}
@@ -723,3 +781,60 @@ def _percent(fraction: SupportsFloat | None) -> str:
     if not 0 <= value <= 1:
         raise ValueError(f"a score is {value}; expected a fraction between 0 and 1")
     return f"{100 * value:.1f}"
+
+
+# ---------------------------------------------------------------------------------------------
+# The command
+# ---------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jaxreid.report")
+    commands = parser.add_subparsers(required=True)
+    parts = commands.add_parser("parts", help="draw images with joints and body parts")
+    parts.add_argument("--name", required=True, help="of the data set, as config.data.name")
+    parts.add_argument("--root", required=True, help="its folder")
+    parts.add_argument("--joints", default="joints.npz", help="as config.data.joints")
+    parts.add_argument("--split", default="query", choices=SPLITS)
+    parts.add_argument("--count", type=int, default=16, help="images, evenly spaced")
+    parts.add_argument("--size", default="256,128", help="height,width that they are resized to")
+    parts.add_argument("--overlap", type=float, default=0.1, help="of neighbours, in heights")
+    parts.add_argument("--out", required=True, help="the PNG to write")
+    parts.set_defaults(run=_draw_parts)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"jaxreid: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _draw_parts(args: argparse.Namespace) -> None:
+    match = re.fullmatch(r"(\d+),(\d+)", args.size)
+    if match is None or args.count < 1:
+        raise UserError(
+            f"--size={args.size} --count={args.count}: expected height,width and 1 image or more"
+        )
+    height, width = int(match[1]), int(match[2])
+    data = Data(name=args.name, root=args.root, joints=args.joints, source="memory")
+    source = open_source(data)
+    assert source.bodies is not None
+    print(source.bodies.summary)
+    total = source.data.splits[args.split].size
+    rows = np.unique(np.linspace(0, total - 1, args.count, dtype=int))
+    pixels = [decode(source.data.splits[args.split].path(row)) for row in rows.tolist()]
+    images = np.stack([resize(image, (height, width)) for image in pixels])
+    joints = source.bodies.at(args.split, rows, (height, width))
+    boxes = np.where(
+        joints[..., 2:].any(axis=1, keepdims=True),
+        body_part_boxes(jnp.asarray(joints), args.overlap),
+        strip_boxes(height, width)[None],
+    )
+    plot_parts(args.out, images, joints, boxes)
+    print(f"drawn: {args.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -291,3 +291,34 @@ def test_rank1_by_length_is_written_in_its_cells(tmp_path, monkeypatch):
     report.plot_lengths(tmp_path / "lengths.png", np.array([[0.1, 0.2], [0.3, 1.0]]), (1, 128))
     assert written == [(0, 0, "10"), (1, 0, "20"), (0, 1, "30"), (1, 1, "100")]
     assert pixels(tmp_path / "lengths.png").std() > 5
+
+
+def test_parts_are_boxes_and_joints_dots(tmp_path):
+    images = np.full((2, 112, 56, 3), 90, np.uint8)  # shown twice as large, 48 pixels around
+    boxes = np.tile(
+        np.array([[0, 28 * k, 56, 28 * k + 28] for k in range(-1, 4)], float), (2, 1, 1)
+    )
+    joints = np.zeros((2, 18, 3))
+    joints[0, :, :2] = 20, 60
+    joints[0, 1] = 40, 100, 1
+    report.plot_parts(tmp_path / "parts.png", images, joints, boxes)
+    picture = pixels(tmp_path / "parts.png")
+    assert picture.shape == (32 + 2 * 112 + 96, 2 * (2 * 56 + 96), 3)
+    cell = picture[32:, :208]
+    for k, color in enumerate(report.PARTS.values()):
+        top = 48 + 2 * 28 * (k - 1) + k
+        assert (cell[top, 48 + 20 + k] == color).all()
+    assert (cell[48 + 200, 48 + 80] == report.YELLOW).all()  # found
+    assert (cell[48 + 120, 48 + 40] == 90).all()  # completed: hollow
+    assert not (picture[32:, 208:] == report.YELLOW).all(axis=2).any()  # strips have no joints
+
+
+def test_the_sheet_of_parts_is_a_command(market, tmp_path, capsys):
+    out = tmp_path / "parts.png"
+    flags = ["parts", "--name=synthetic", f"--root={market}", f"--out={out}", "--count=3"]
+    assert report.main(flags) == 0
+    assert "joints: " in capsys.readouterr().out
+    assert pixels(out).std() > 5
+    assert report.main([*flags, "--joints=none.npz"]) == 2
+    assert report.main([*flags, "--size=7"]) == 2
+    assert capsys.readouterr().err.count("jaxreid: error: ") == 2
