@@ -539,8 +539,8 @@ def plot_parts(
     down = math.ceil(len(images) / across)
     sheet = _Sheet(across * width, 32 + down * height)
     for k, (name, (red, green, blue)) in enumerate(PARTS.items()):
-        place, color = (2 * k + 1) * across * width // 10, f"#{red:02x}{green:02x}{blue:02x}"
-        sheet.text(place, 16, name, size=10, weight="bold", color=color)
+        place, words = (2 * k + 1) * across * width // 10, f"#{red:02x}{green:02x}{blue:02x}"
+        sheet.text(place, 16, name, size=10, weight="bold", color=words)
     for number, (image, points, of) in enumerate(zip(images, joints, boxes)):
         cell = Image.new("RGB", (width, height), (235, 235, 235))
         cell.paste(Image.fromarray(image).resize((scale * w, scale * h)), (margin, margin))

@@ -295,9 +295,7 @@ def test_rank1_by_length_is_written_in_its_cells(tmp_path, monkeypatch):
 
 def test_parts_are_boxes_and_joints_dots(tmp_path):
     images = np.full((2, 112, 56, 3), 90, np.uint8)  # shown twice as large, 48 pixels around
-    boxes = np.tile(
-        np.array([[0, 28 * k, 56, 28 * k + 28] for k in range(-1, 4)], float), (2, 1, 1)
-    )
+    boxes = np.tile([[0.0, 20.0 * k, 56.0, 20.0 * k + 20] for k in range(5)], (2, 1, 1))
     joints = np.zeros((2, 18, 3))
     joints[0, :, :2] = 20, 60
     joints[0, 1] = 40, 100, 1
@@ -306,7 +304,7 @@ def test_parts_are_boxes_and_joints_dots(tmp_path):
     assert picture.shape == (32 + 2 * 112 + 96, 2 * (2 * 56 + 96), 3)
     cell = picture[32:, :208]
     for k, color in enumerate(report.PARTS.values()):
-        top = 48 + 2 * 28 * (k - 1) + k
+        top = 48 + 2 * 20 * k + k
         assert (cell[top, 48 + 20 + k] == color).all()
     assert (cell[48 + 200, 48 + 80] == report.YELLOW).all()  # found
     assert (cell[48 + 120, 48 + 40] == 90).all()  # completed: hollow
