@@ -7,7 +7,7 @@
 The recurrence, the attention, the losses, the pairs and the score are those of
 `siamese_attention_mars.py`. What differs is there because the run starts from random weights and
 has minutes on two processor cores: GoogLeNet with BatchNorm, trained, too; frames of 96 x 96,
-clips of three frames, more persons in a batch, a smaller dropout, and Adam.
+clips of two frames, more persons in a batch, a smaller dropout, and Adam.
 
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
@@ -28,12 +28,12 @@ def get_config(variant: str | None = None) -> Config:
             enlarge=1.0,
             shift=0.05,
             sampling="pairs",
-            num_ids=4,
+            num_ids=8,
             num_instances=4,
-            clip_length=3,
+            clip_length=2,
         ),
-        optim=Optim(name="adam", lr=3e-4, weight_decay=0.0, clip=5.0),
-        train=Train(epochs=25, checkpoint_every=100, log_every=20),
+        optim=Optim(name="adam", lr=1e-3, weight_decay=0.0, warmup=1, clip=5.0),
+        train=Train(epochs=40, checkpoint_every=100, log_every=20),
         eval=Eval(clips="first_last", clip_length=8, batch_size=16),
     )
     return choose(config, {}, variant)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, table_row
-from jaxreid.models import cosam, jst_rnn, siamese_attention
+from jaxreid.models import attention_driven, cosam, jst_rnn, siamese_attention
 
 # Percent: rank-1, rank-5, and where the tables have them rank-20 and mAP.
 Figures = tuple[float | None, ...]
@@ -212,10 +212,11 @@ SIAMESE_ROWS: dict[str, dict[str, Any]] = {
     "googlenet_5_5_muted": {"model.attention": False},
     # Table IV: from frames to a clip.
     "max": {"model.pooling": "max"},
-    "fisher": {"eval.fisher": 16},
+    # These see the plain clips alone: the other 15 conditions would be computed for nothing.
+    "fisher": {"eval.fisher": 16, "model.test_conditions": 1},
     # Table VII: metric learning behind it.
-    "lfda": {"eval.metric": "lfda"},
-    "kissme": {"eval.metric": "kissme"},
+    "lfda": {"eval.metric": "lfda", "model.test_conditions": 1},
+    "kissme": {"eval.metric": "kissme", "model.test_conditions": 1},
 }
 _TABLES = {"max": "IV", "fisher": "IV, 16 components: ours", "lfda": "VII", "kissme": "VII"}
 
@@ -284,3 +285,168 @@ def siamese_attention_rows(
             f"{data_set}, maps of the frozen backbone kept on disk, frames not moved: ours",
         ),
     }
+
+
+# ---------------------------------------------------------------------------------------------
+# Attention-Driven
+# ---------------------------------------------------------------------------------------------
+
+_NO_INTRA = {"model.intra": False}
+_STRIPS = {"model.parts": "strips", "data.joints": None}
+# Table 6. Its "aligned" and "inter" are Table 9's concatenation and inter-attention, and "inter" is
+# Table 7's global + part without intra-attention: their figures are the same.
+ATTENTION_DRIVEN_ROWS: dict[str, dict[str, Any]] = {
+    "baseline": {**_STRIPS, **_NO_INTRA, "model.inter": "concat"},
+    "aligned": {**_NO_INTRA, "model.inter": "concat"},
+    "intra": {"model.inter": "concat"},
+    "inter": _NO_INTRA,
+    "intra_inter": {},
+    # Table 7: one branch, or the four parts.
+    **{
+        f"{branches}{suffix}": {"model.branches": branches, **changes}
+        for suffix, changes in (("", {}), ("_no_intra", _NO_INTRA))
+        for branches in (*attention_driven.BRANCHES, "parts")
+    },
+    "not_decomposed": {"model.decomposed": False},  # Table 8
+    "fc": {**_NO_INTRA, "model.inter": "fc"},  # Table 9
+}
+
+
+# Choices that leave the parameters as they are. Joints are not known of ImageNet.
+_NOT_OF_THE_NETWORK = {"model.parts", "model.arms_in_torso", "model.test_norm"}
+
+
+def attention_driven_config(data_set: str, image_size: tuple[int, int]) -> Config:
+    """Section 4.1: all of the network, with lambda = 0.5 and beta = H/10.
+
+    Args:
+        data_set: `config.data.name`.
+        image_size: (height, width) that files are decoded to. The branches' crops, of sizes that
+            the paper gives, are cut from that.
+    """
+    return Config(
+        model=attention_driven.Config(),
+        data=Data(
+            name=data_set,
+            image_size=image_size,
+            enlarge=1.0,  # section 4.1 has neither crops nor mirroring
+            flip=False,
+            sampling="shuffle",
+            num_ids=8,  # batches of 8 x 4 images
+            num_instances=4,
+            joints="joints.npz",
+        ),
+        # The paper prints neither momentum nor weight decay.
+        optim=Optim(name="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4, decay_epochs=(40, 80)),
+        train=Train(epochs=100),
+        eval=Eval(ap="trapezoid"),  # section 4.1: the protocol of Market-1501's authors
+    )
+
+
+def attention_driven_rows(
+    data_set: str, printed: Mapping[str, Mapping[str, Figures]], tuned_weight: float
+) -> dict[str, Variant]:
+    """Variants of Tables 3 to 9.
+
+    Args:
+        data_set: as the tables name it.
+        printed: rank-1, mAP, rank-5, rank-10 and rank-20 in percent, by the tables that have them
+            and the name of the row.
+        tuned_weight: lambda of the row "tuned"; beta is 3H/48 in all of them.
+    """
+    tuned = {"model.branch_weight": tuned_weight, "model.overlap": 3 / 48}
+    changes = {**ATTENTION_DRIVEN_ROWS, "tuned": tuned}
+    return {
+        name: _attention_driven_row(f"{data_set}, {tables}, {name}", changes[name], *figures)
+        for tables, rows in printed.items()
+        for name, figures in rows.items()
+    }
+
+
+def attention_driven_weights(data_set: str, rows: Mapping[float, Figures]) -> dict[str, Variant]:
+    """Variants `lambda_{value}`: the weight of the branches' losses (Table 10).
+
+    Args:
+        data_set: as the table names it.
+        rows: rank-1 and mAP in percent, by lambda.
+    """
+    return {
+        f"lambda_{value}": _attention_driven_row(
+            f"{data_set}, Table 10, lambda = {value}", {"model.branch_weight": value}, *figures
+        )
+        for value, figures in rows.items()
+    }
+
+
+def attention_driven_overlaps(data_set: str, rows: Mapping[int, Figures]) -> dict[str, Variant]:
+    """Variants `beta_{k}`: how far parts reach over their joints, k H/48 (Table 11).
+
+    The default, H/10, is 4.8 H/48, and the figures of 5 H/48 are its.
+
+    Args:
+        data_set: as the table names it.
+        rows: rank-1, mAP, rank-5 and rank-10 in percent, by k.
+    """
+    return {
+        f"beta_{k}": _attention_driven_row(
+            f"{data_set}, Table 11, beta = {k}H/48", {"model.overlap": k / 48}, *figures
+        )
+        for k, figures in rows.items()
+    }
+
+
+def attention_driven_networks(data_set: str) -> dict[str, Variant]:
+    """The rows and readings whose networks differ, to pretrain each: named as they are.
+
+    Args:
+        data_set: to pretrain on.
+    """
+    rows = {
+        **ATTENTION_DRIVEN_ROWS,
+        **{name: row.changes for name, row in attention_driven_readings(data_set).items()},
+    }
+    networks = {
+        name: {
+            key: value
+            for key, value in changes.items()
+            if key.startswith("model.") and key not in _NOT_OF_THE_NETWORK
+        }
+        for name, changes in rows.items()
+    }
+    return {
+        name: Variant(changes, {}, f"{data_set}, to start {name} from: ours")
+        for name, changes in networks.items()
+        if changes
+    }
+
+
+def attention_driven_readings(data_set: str) -> dict[str, Variant]:
+    """Variants that no table has: other readings of the paper, and all of it without joints.
+
+    Args:
+        data_set: as the source names it.
+    """
+    readings: dict[str, tuple[dict[str, Any], str]] = {
+        "strips": (_STRIPS, "strips for parts"),
+        "pool": ({"model.mask_entry": "pool"}, "masks from a block's input"),
+        "bilinear": ({"model.upsample": "bilinear"}, "masks enlarged bilinearly"),
+        "no_shortcut": ({"model.shortcut": "none"}, "shortcuts without parameters"),
+        "no_arms": ({"model.arms_in_torso": False}, "the upper body without the arms"),
+        "no_norm": ({"model.test_norm": False}, "halves compared at their lengths"),
+    }
+    return {
+        name: Variant(changes, {}, f"{data_set}, {words}: ours")
+        for name, (changes, words) in readings.items()
+    }
+
+
+def _attention_driven_row(
+    source: str,
+    changes: Mapping[str, Any],
+    rank1: float | None,
+    mean_ap: float | None = None,
+    rank5: float | None = None,
+    rank10: float | None = None,
+    rank20: float | None = None,
+) -> Variant:
+    return table_row(source, changes, rank1, rank5, rank20, mean_ap, rank10=rank10)

@@ -15,7 +15,7 @@ from jaxreid.pretrained.sources import Raw
 
 BACKBONE = "backbone"
 # Of a whole network: it depends on the number of persons.
-_CLASSIFIER = r"(.*/)?classifier\w*"
+_CLASSIFIER = r"(.*/)?\w*classifier\w*"
 # PyTorch's names of a recurrent layer's leaves.
 _RECURRENT = {
     "weight_ih_l0": "kernel",
