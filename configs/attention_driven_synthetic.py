@@ -7,7 +7,8 @@ itself. The true joints lie beside the pictures.
 
 The network, the losses, the batches and the protocol are those of `attention_driven_market.py`.
 What differs is there because the run starts from random weights and has minutes on two processor
-cores: crops of half the height and width, and Adam with a warm-up instead of SGD.
+cores: branches of half their width, crops of half the height and width, and Adam with a warm-up
+instead of SGD.
 
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 
@@ -31,7 +32,7 @@ VARIANTS = {
 def get_config(variant: str | None = None) -> Config:
     config = Config(
         # Smaller crops have maps of 4 x 2, whose convolutions are slow on a CPU.
-        model=attention_driven.Config(size=(192, 96)),
+        model=attention_driven.Config(size=(192, 96), backbone_width=16),
         data=Data(
             name="synthetic",
             root="runs/synthetic",
@@ -43,8 +44,8 @@ def get_config(variant: str | None = None) -> Config:
             num_instances=4,
             joints="joints.npz",
         ),
-        optim=Optim(name="adam", lr=1e-3, warmup=1, decay_epochs=(4,)),
-        train=Train(epochs=5, checkpoint_every=100, log_every=20),
+        optim=Optim(name="adam", lr=1e-3, warmup=1, decay_epochs=(5,)),
+        train=Train(epochs=6, checkpoint_every=100, log_every=20),
         eval=Eval(ap="trapezoid"),
     )
     return choose(config, VARIANTS, variant)

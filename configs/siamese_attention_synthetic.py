@@ -6,20 +6,31 @@
 
 The recurrence, the attention, the losses, the pairs and the score are those of
 `siamese_attention_mars.py`. What differs is there because the run starts from random weights and
-has minutes on two processor cores: GoogLeNet with BatchNorm, trained, too; frames of 96 x 96,
-clips of two frames, more persons in a batch, a smaller dropout, and Adam.
+has minutes on two processor cores: GoogLeNet with BatchNorm at a quarter of its width, trained,
+too, and GRUs in proportion; frames of 96 x 96, whose maps are as small as the kernels then have to
+be; clips of two frames, more pairs in a batch, a smaller dropout, and Adam.
 
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid.config import Config, Data, Eval, Optim, Train, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose
 from jaxreid.models import siamese_attention
+
+VARIANTS = {
+    "muted": Variant({"model.attention": False}, {}, "synthetic tracklets, no attention: ours"),
+    "max": Variant({"model.pooling": "max"}, {}, "synthetic tracklets, maximum of frames: ours"),
+}
 
 
 def get_config(variant: str | None = None) -> Config:
     config = Config(
         model=siamese_attention.Config(
-            backbone="googlenet_bn", kernels=(3, 3, 3), penalty_target="uniform", dropout=0.2
+            backbone="googlenet_bn",
+            backbone_width=16,
+            kernels=(3, 3, 3),
+            channels=(32, 64, 64),
+            penalty_target="uniform",
+            dropout=0.2,
         ),
         data=Data(
             name="synthetic_video",
@@ -28,12 +39,14 @@ def get_config(variant: str | None = None) -> Config:
             enlarge=1.0,
             shift=0.05,
             sampling="pairs",
-            num_ids=8,
+            num_ids=16,
             num_instances=4,
             clip_length=2,
         ),
-        optim=Optim(name="adam", lr=1e-3, weight_decay=0.0, warmup=1, clip=5.0),
-        train=Train(epochs=40, checkpoint_every=100, log_every=20),
-        eval=Eval(clips="first_last", clip_length=8, batch_size=16),
+        optim=Optim(
+            name="adam", lr=2e-3, weight_decay=0.0, warmup=2, clip=5.0, decay_epochs=(120,)
+        ),
+        train=Train(epochs=150, checkpoint_every=200, log_every=20),
+        eval=Eval(clips="first_last", clip_length=8, batch_size=32),
     )
-    return choose(config, {}, variant)
+    return choose(config, VARIANTS, variant)

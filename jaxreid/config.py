@@ -35,6 +35,11 @@ class ModelConfig(Protocol):
     pretrained: str | None
 
     @property
+    def samplings(self) -> tuple[Sampler, ...]:
+        """The values of `data.sampling` whose batches its loss can learn from."""
+        ...
+
+    @property
     def arch(self) -> str:
         """The backbone's name in `jaxreid.pretrained`: how to read the names in a file."""
         ...
@@ -136,7 +141,8 @@ class Optim:
         warmup: epochs over which the learning rate rises linearly to its full value.
         decay_epochs: epochs at which the learning rate is multiplied by `decay_factor`.
         decay_factor: see above.
-        frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed.
+        frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed;
+            None: all of them.
         head_lr: factor of the learning rate for what is not the backbone.
         bias_lr: factor of the learning rate for biases.
         bias_decay: whether biases decay.
@@ -150,7 +156,7 @@ class Optim:
     warmup: int = 0
     decay_epochs: tuple[int, ...] = ()
     decay_factor: float = 0.1
-    frozen_epochs: int = 0
+    frozen_epochs: int | None = 0
     head_lr: float = 1.0
     bias_lr: float = 1.0
     bias_decay: bool = True
@@ -300,6 +306,12 @@ def validate(config: Config) -> None:
     )
     require(d.num_ids >= 2, "data.num_ids", "2 persons or more: a triplet needs another person")
     require(d.num_instances >= 2, "data.num_instances", "2 or more: a triplet needs another image")
+    wanted = " or ".join(map(repr, config.model.samplings))
+    require(
+        d.sampling in config.model.samplings,
+        "data.sampling",
+        f"{wanted}: this model learns from such batches",
+    )
     require(
         d.sampling != "pairs" or d.num_instances == 4,
         "data.num_instances",
@@ -329,7 +341,11 @@ def validate(config: Config) -> None:
     require(o.clip is None or o.clip > 0, "optim.clip", "more than 0")
     require(o.warmup >= 0, "optim.warmup", "0 or more epochs")
     require(o.decay_factor > 0, "optim.decay_factor", "more than 0")
-    require(o.frozen_epochs >= 0, "optim.frozen_epochs", "0 or more epochs")
+    require(
+        o.frozen_epochs is None or o.frozen_epochs >= 0,
+        "optim.frozen_epochs",
+        "0 or more epochs, or none for all",
+    )
     require(t.seed >= 0, "train.seed", "0 or more")
     require(list(o.decay_epochs) == sorted(o.decay_epochs), "optim.decay_epochs", "rising epochs")
     require(t.epochs > 0, "train.epochs", "more than 0")

@@ -210,22 +210,20 @@ def make_evaluator(
         pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
         feats = [describe(source, split) for split in ("query", "gallery")]
         rankings, shown, found = rank(compare(variables, *feats), pictured)
+        del feats  # Of MARS they are gigabytes.
         scores = _scores(config, data, protocols, rankings)
         if found:
             scores["match_on_shortlist"] = float(np.mean(found))
         own = next(iter(rankings.values()))
         if not lengths:
             return Evaluation(scores, own, shown)
-        queries, items = (
-            [describe(source, split, length) for length in lengths]
-            for split in ("query", "gallery")
-        )
-        nothing = np.zeros(0, int)
-        by_length = [
-            [next(iter(rank(compare(variables, q, g), nothing)[0].values())).cmc[0] for g in items]
-            for q in queries
-        ]
-        return Evaluation(scores, own, shown, np.array(by_length))
+        queries = [describe(source, "query", length) for length in lengths]
+        nothing, columns = np.zeros(0, int), []
+        for length in lengths:
+            items = describe(source, "gallery", length)
+            ranked = [rank(compare(variables, some, items), nothing)[0] for some in queries]
+            columns.append([next(iter(each.values())).cmc[0] for each in ranked])
+        return Evaluation(scores, own, shown, np.array(columns).T)
 
     return evaluate
 
@@ -307,6 +305,7 @@ def _scores(
 ) -> dict[str, Any]:
     (own, columns), *_ = protocols.items()
     words: dict[str, Any] = {"ap": config.eval.ap, "flip": config.eval.flip, "rerank": False}
+    words |= {key: value for key, value in vars(config.model).items() if key.startswith("test_")}
     if config.eval.metric != "model":
         words["metric"] = f"{config.eval.metric} after {config.eval.pca} principal components"
     if config.eval.fisher is not None:
@@ -318,7 +317,9 @@ def _scores(
     if data.split is not None:
         words["split"] = data.split
     if data.single_shot:
-        words["single_shot"] = f"CMC over {DRAWS} draws of one gallery image of each person"
+        words["single_shot"] = (
+            f"CMC over {DRAWS} draws of one gallery image of each person, mAP over all images"
+        )
     if data.notes:
         words["notes"] = "; ".join(data.notes)
     if data.shared_tracklets:
@@ -358,6 +359,7 @@ def describe(scores: dict[str, Any]) -> str:
         for key, words in (("metric", "metric"), ("fisher", "Fisher vectors"))
         if key in scores
     )
+    extra += "".join(f" {key} {scores[key]};" for key in scores if key.startswith("test_"))
     extra += f" {scores['single_shot']};" if "single_shot" in scores else ""
     if "shortlist" in scores:
         extra += (

@@ -74,7 +74,7 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     # All that can be wrong with the input is found before the folder is this run's.
     if trains:
         check_batches(config, source, mesh)
-    check_model(config, source, mesh, starts=not started)
+    check_model(config, source, mesh, trains=trains, starts=not started)
     if trains and config.data.check and config.data.source != "tfds":
         check_files(config, source, *others.values())
     claim_workdir(config, workdir, source.data.fingerprint(), started)
@@ -127,7 +127,8 @@ def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[s
     scores = []
     for split in range(splits):
         print(f"split {split}, {splits} in all", flush=True)
-        data = dataclasses.replace(config.data, split=split)
+        cache = config.data.cache and f"{config.data.cache}/split{split}"
+        data = dataclasses.replace(config.data, split=split, cache=cache)
         # The paper's figures are of all splits.
         one = dataclasses.replace(config, data=data, paper={}, paper_source="")
         scores.append(run(one, workdir / f"split{split}", mode))

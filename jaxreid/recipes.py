@@ -246,7 +246,7 @@ def siamese_attention_config(data_set: str, epochs: int) -> Config:
             lr=1e-4,
             momentum=0.9,
             weight_decay=0.0,
-            frozen_epochs=epochs,
+            frozen_epochs=None,
             clip=5.0,
         ),
         train=Train(epochs=epochs),

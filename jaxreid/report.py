@@ -224,6 +224,8 @@ def write(
         maps = jax.device_get(jax.jit(model.explain)(variables, batch))
         plot = plot_attention if batch.images.ndim == 4 else plot_clips
         plot(folder / "attention.png", batch.images, maps)
+    for name in ("lengths.json", "lengths.png"):  # of an earlier scoring
+        (folder / name).unlink(missing_ok=True)
     if evaluation.by_length is not None:
         figures = {"lengths": config.eval.lengths, "rank1": evaluation.by_length.tolist()}
         (folder / "lengths.json").write_text(json.dumps(figures) + "\n")

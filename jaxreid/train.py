@@ -76,7 +76,7 @@ def train(
         if first:
             print(f"resumed from step {first} of {total}", flush=True)
         steps = range(first, total)
-        if data.cache is None:
+        if data.cache is None or not steps:
             images = source.images("train", map(plan.rows, steps), data.load_size)
         else:
             maps = _cached_maps(config, source, mesh, state.variables, plan, steps)
@@ -159,7 +159,8 @@ def check_clips(config: Config, source: Source) -> None:
 def _num_steps(config: Config, plan: Plan) -> tuple[int, int]:
     """Steps of the run, and those at its start in which the backbone is frozen."""
     total = config.train.steps or config.train.epochs * plan.steps_per_epoch
-    return total, config.optim.frozen_epochs * plan.steps_per_epoch
+    frozen = config.optim.frozen_epochs
+    return total, total if frozen is None else frozen * plan.steps_per_epoch
 
 
 @contextmanager
@@ -262,8 +263,11 @@ def make_optimizer(
         )
 
     update = rule()
-    if frozen_steps := in_steps(optim.frozen_epochs):
-        frozen_first = optax.conditionally_mask(rule(), lambda step: step >= frozen_steps)
+    if optim.frozen_epochs is None or optim.frozen_epochs > 0:
+        frozen_first = optax.set_to_zero()
+        if optim.frozen_epochs is not None:
+            frozen_steps = in_steps(optim.frozen_epochs)
+            frozen_first = optax.conditionally_mask(rule(), lambda step: step >= frozen_steps)
         update = optax.partition(
             {BACKBONE: frozen_first, "rest": rule()},
             lambda params: {name: name if name == BACKBONE else "rest" for name in params},
@@ -316,24 +320,27 @@ def restore_or_start(
     return state._replace(params=params, model_state=model_state)
 
 
-def check_model(config: Config, source: Source, mesh: Mesh, *, starts: bool) -> None:
+def check_model(config: Config, source: Source, mesh: Mesh, *, trains: bool, starts: bool) -> None:
     """Traces the network on the shapes of training and of scoring, without computing anything.
 
     Args:
         config: the run.
         source: of images.
         mesh: of the devices.
+        trains: whether it is to be trained.
         starts: whether the run has no checkpoint, and the weights that it is to start from are
             read and laid beside the network's.
 
     Raises:
-        UserError: the network cannot take such clips, the weights do not fit, or the maps of the
-            backbone cannot be cached since it is trained.
+        UserError: the network cannot take such clips or batches, the weights do not fit, or the
+            maps of the backbone cannot be cached since it is trained.
     """
     if config.data.cache is not None:
         total, frozen = _num_steps(config, make_plan(config, source))
         if make_model(config, source).maps is None:
-            raise UserError(f"config.data.cache={config.data.cache}: this model's backbone learns")
+            raise UserError(
+                f"config.data.cache={config.data.cache}: this model cannot train on kept maps"
+            )
         if frozen < total:
             raise UserError(
                 f"config.data.cache={config.data.cache}: the backbone is frozen for {frozen} steps"
@@ -342,11 +349,16 @@ def check_model(config: Config, source: Source, mesh: Mesh, *, starts: bool) -> 
     variables = jax.eval_shape(lambda: init_state(config, source, mesh).variables)
     if starts and config.model.pretrained is not None:
         pretrained.install(variables, config.model.pretrained, config.model.arch)
-    features = make_model(config, source).features
+    model = make_model(config, source)
+    if trains:
+        one, size = example_batch(config, config.data.clip_length), config.data.batch_size
+        batch = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.repeat(x, size, axis=0), one))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        jax.eval_shape(model.loss, variables, batch, key, jnp.int32(0))
     scored = {"eval.clip_length": config.scored_clip_length}
     for key, length in [*scored.items(), *(("eval.lengths", n) for n in config.eval.lengths)]:
         try:
-            jax.eval_shape(features, variables, example_batch(config, length))
+            jax.eval_shape(model.features, variables, example_batch(config, length))
         except UserError as error:
             raise UserError(f"config.{key}={length}: {error}") from None
 

@@ -1,5 +1,6 @@
 """The few layers that the backbones share."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,16 @@ from jaxreid.errors import UserError
 
 # He et al. 2015, over the fan-in: what the published DenseNet and ResNet start from.
 kaiming_normal = initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def uniform(bound: float) -> Callable[..., Array]:
+    """An initialiser of parameters: U(±bound)."""
+
+    def start(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+    return start
+
 
 # RGB mean and deviation of ImageNet, in grey levels.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -142,11 +153,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         """Maps the last axis."""
-        bound = x.shape[-1] ** -0.5
-
-        def start(key: Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
+        start = uniform(x.shape[-1] ** -0.5)
         if self.has_variable("params", "kernel"):
             made_for: int = self.get_variable("params", "kernel").shape[0]
             if made_for != x.shape[-1]:

@@ -51,7 +51,8 @@ def cut(frames: int, length: int, how: Cut, split: str) -> Int[np.ndarray, "n t"
         how: all clips that do not overlap, the last one filled by its own frames in a circle;
             or one clip: the first frames, the last, those in the middle, evenly spaced ones;
             or `first_last`: the first frames of a query, and the last of a gallery tracklet.
-        split: `query` or `gallery`.
+        split: `query`, `gallery`, or `train` for what metrics are fitted to, which is cut as the
+            gallery is.
     """
     if how == "all":
         starts = range(0, frames, length)

@@ -37,6 +37,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import ResNet, layers
+from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops.attention import temporal_attention
@@ -83,6 +84,11 @@ class Config:
     pretrained: str | None = None
     backbone_layers: tuple[int, ...] = (3, 4, 6, 3)
     backbone_width: int = 64
+
+    @property
+    def samplings(self) -> tuple[Sampler, ...]:
+        """Batches that the loss can learn from."""
+        return ("identity",)
 
     @property
     def arch(self) -> str:

@@ -39,6 +39,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import DenseNet, layers
+from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops import attention
@@ -77,6 +78,11 @@ class Config:
     backbone_layers: tuple[int, ...] = (6, 12, 24, 16)
     backbone_growth: int = 32
     backbone_stem: int = 64
+
+    @property
+    def samplings(self) -> tuple[Sampler, ...]:
+        """Batches that the loss can learn from."""
+        return ("identity",)
 
     @property
     def arch(self) -> str:

@@ -63,9 +63,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import CaffeNet
-from jaxreid.backbones.layers import Linear
+from jaxreid.backbones.layers import Linear, uniform
+from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
-from jaxreid.models.recurrent import Recurrent
+from jaxreid.models.recurrent import Recurrent, recurrent_weights
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import FrameAttentionWeights, RecurrentWeights, attentive_lstm_scan
 from jaxreid.ops.spatial import SixDirections, six_direction_lstm
@@ -111,6 +112,11 @@ class Config:
     dropout: float = 0.5
     pretrained: str | None = None
     backbone_widths: tuple[int, ...] = (96, 256, 384, 384, 256)
+
+    @property
+    def samplings(self) -> tuple[Sampler, ...]:
+        """Batches that the loss can learn from."""
+        return ("identity",)
 
     @property
     def arch(self) -> str:
@@ -168,7 +174,7 @@ class ClipFeatures(NamedTuple):
 
 
 class LSTMWeights(nn.Module):
-    """Weights of an LSTM, with PyTorch's default start U(±1/√d).
+    """Weights of an LSTM under a name of their own.
 
     Attributes:
         inputs: width of what it reads.
@@ -181,13 +187,7 @@ class LSTMWeights(nn.Module):
     @nn.compact
     def __call__(self) -> RecurrentWeights:
         """The weights."""
-        width = 4 * self.features
-        return RecurrentWeights(
-            kernel=_uniform(self, "kernel", self.features, (self.inputs, width)),
-            recurrent=_uniform(self, "recurrent", self.features, (self.features, width)),
-            bias=_uniform(self, "bias", self.features, (width,)),
-            recurrent_bias=_uniform(self, "recurrent_bias", self.features, (width,)),
-        )
+        return recurrent_weights(self, self.inputs, self.features, gates=4)
 
 
 class Sweeps(nn.Module):
@@ -228,10 +228,10 @@ class TemporalAttention(nn.Module):
         """F(x), and ω_ti, the weight of frame i in step t."""
         c, d, n = frames.shape[-1], self.features, self.units
         attention = FrameAttentionWeights(
-            kernel=_uniform(self, "kernel", c, (c, n)),
-            recurrent=_uniform(self, "recurrent", d, (d, n)),
-            bias=_uniform(self, "bias", c, (n,)),
-            score=_uniform(self, "score", n, (n,)),
+            kernel=self.param("kernel", uniform(c**-0.5), (c, n)),
+            recurrent=self.param("recurrent", uniform(d**-0.5), (d, n)),
+            bias=self.param("bias", uniform(c**-0.5), (n,)),
+            score=self.param("score", uniform(n**-0.5), (n,)),
         )
         lstm = LSTMWeights(c, d, name="lstm")()
         h, omega = attentive_lstm_scan(frames.astype(self.dtype), attention, lstm)
@@ -486,6 +486,9 @@ def make(
         return total, ({}, terms)
 
     def vector(_: Variables, features: Features) -> Float[Array, "b d"]:
+        """F̂; without the feature stream, what Δ is the difference of."""
+        if features.vector is None:
+            return features.maps.reshape(len(features.maps), -1)
         return normalise(features.vector)
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
@@ -507,7 +510,7 @@ def make(
         distance,
         loss,
         explain if has_pictures else None,
-        vector=vector if config.feature != "none" else None,
+        vector=vector,
     )
 
 
@@ -520,13 +523,3 @@ def random_negatives(key: Key[Array, ""], pids: Int[Array, " b"]) -> Int[Array, 
     """
     other: Bool[Array, "n b"] = pids[::2, None] != pids[None, :]
     return jax.random.categorical(key, jnp.where(other, 0.0, -jnp.inf), axis=1)
-
-
-def _uniform(module: nn.Module, name: str, fan_in: int, shape: tuple[int, ...]) -> Array:
-    """A parameter that starts from U(±1/√fan_in)."""
-    bound = fan_in**-0.5
-
-    def start(key: Array, shape: tuple[int, ...]) -> Array:
-        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
-    return module.param(name, start, shape)

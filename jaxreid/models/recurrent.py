@@ -1,13 +1,14 @@
 """Recurrent layers with parameters; their equations are in `jaxreid.ops.recurrence`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxreid.backbones.layers import uniform
 from jaxreid.ops.recurrence import (
     RecurrentWeights,
     bidirectional_scan,
@@ -45,20 +46,28 @@ class Recurrent(nn.Module):
         """The output of every frame."""
         scan, gates = CELLS[self.cell]
         x = x.astype(self.dtype)
-        bound = self.features**-0.5
-
-        def start(key: Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
-        def weights(suffix: str = "") -> RecurrentWeights:
-            width = gates * self.features
-            return RecurrentWeights(
-                kernel=self.param(f"kernel{suffix}", start, (x.shape[-1], width)),
-                recurrent=self.param(f"recurrent{suffix}", start, (self.features, width)),
-                bias=self.param(f"bias{suffix}", start, (width,)),
-                recurrent_bias=self.param(f"recurrent_bias{suffix}", start, (width,)),
-            )
-
+        weights = partial(recurrent_weights, self, x.shape[-1], self.features, gates)
         if self.bidirectional:
             return bidirectional_scan(scan, x, weights(), weights("_reverse"))
         return scan(x, weights())[0]
+
+
+def recurrent_weights(
+    module: nn.Module, inputs: int, features: int, gates: int, suffix: str = ""
+) -> RecurrentWeights:
+    """Parameters of the module, with PyTorch's default start U(±1/√d).
+
+    Args:
+        module: whose they are.
+        inputs: width of what the layer reads.
+        features: d, width of its state.
+        gates: of the cell.
+        suffix: of their names.
+    """
+    start, width = uniform(features**-0.5), gates * features
+    return RecurrentWeights(
+        kernel=module.param(f"kernel{suffix}", start, (inputs, width)),
+        recurrent=module.param(f"recurrent{suffix}", start, (features, width)),
+        bias=module.param(f"bias{suffix}", start, (width,)),
+        recurrent_bias=module.param(f"recurrent_bias{suffix}", start, (width,)),
+    )

@@ -34,6 +34,7 @@ Where the paper is silent, or contradicts itself:
 * Clips are compared by the Euclidean distance of h̄ (section V-C), or by s (`test_metric`).
 * The FC-GRU baselines of Table III see one vector of each frame, and so attend to no places.
 * Frames that only repeat (`Batch.mask`) have no weight in Eqs. (6) and (7).
+* Fisher vectors (Eq. 10) are of GAP(h^3_t), since of whole maps they would have 400 k numbers.
 """
 
 import dataclasses
@@ -47,6 +48,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt8
 
 from jaxreid import losses
 from jaxreid.backbones import VGG16, GoogLeNet, layers
+from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.ops.attention import location_attention, temporal_attention
 from jaxreid.ops.conv_gru import (
@@ -64,7 +66,7 @@ _VGG_BLOCKS, _VGG_FC = (1, 2, 4, 8, 8), 64
 # diagonal by so many quarters of 5 % of height and width, and mirrored or not. The code whose
 # protocol the paper follows (McLaughlin et al., CVPR 2016) takes eight crops along the diagonal.
 _CONDITIONS = tuple((shift, mirror) for shift in range(-4, 4) for mirror in (False, True))
-PLAIN = (0, False)
+_PLAIN = (0, False)
 
 
 @dataclasses.dataclass
@@ -109,6 +111,11 @@ class Config:
     test_conditions: int = 1
     pretrained: str | None = None
     backbone_width: int = 64
+
+    @property
+    def samplings(self) -> tuple[Sampler, ...]:
+        """Batches that the loss can learn from."""
+        return ("pairs",)
 
     @property
     def arch(self) -> str:
@@ -233,7 +240,7 @@ class Encoder(nn.Module):
         for layer, (k, above) in enumerate(zip(kernels, c.channels), 1):
             # Glorot and Bengio 2010, for the convolution of one gate.
             bound = 1.0 if c.initial == "uniform" else (6 / (k * k * (width + above))) ** 0.5
-            start = partial(_uniform, bound=bound)
+            start = layers.uniform(bound)
             shapes = (k, k, width, 3 * above), (k, k, above, 2 * above), (k, k, above, above)
             names = (f"gru{layer}_{name}" for name in ConvGRUWeights._fields)
             stack.append(
@@ -452,7 +459,7 @@ def make(
             plain = (plain + run(variables, clips[:, :, :, ::-1], mask).vector) / 2
         if config.test_conditions == 1:
             return plain[:, None]
-        conditions = [condition for condition in _CONDITIONS if condition != PLAIN]
+        conditions = [condition for condition in _CONDITIONS if condition != _PLAIN]
         shifts, mirrors = (jnp.array(part) for part in zip(*conditions))
         alike = jnp.broadcast_to(plain, (len(conditions), *plain.shape))
         if mask is None:
@@ -554,8 +561,4 @@ def _sized_param(module: nn.Module, name: str, shape: tuple[int, ...]) -> Array:
                 f"{'/'.join(module.path)}/{name} is of shape {made_for} and these maps need"
                 f" {shape}: the network was made for images of another size"
             )
-    return module.param(name, partial(_uniform, bound=shape[0] ** -0.5), shape)
-
-
-def _uniform(key: Key[Array, ""], shape: tuple[int, ...], bound: float) -> Array:
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return module.param(name, layers.uniform(shape[0] ** -0.5), shape)

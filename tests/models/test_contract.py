@@ -8,8 +8,9 @@ import pytest
 
 from jaxreid import sharding
 from jaxreid.data.augment import random_crop_and_flip
-from jaxreid.models import cosam, duatm, jst_rnn, siamese_attention
+from jaxreid.models import attention_driven, cosam, duatm, jst_rnn, siamese_attention
 from jaxreid.types import Batch
+from tests.ops.test_boxes import standing
 
 _TINY = {
     "dim": 16,
@@ -41,6 +42,7 @@ _TINY_SIAMESE = {
     "dropout": 0.2,
     "penalty_target": "uniform",  # the other cannot be reached
 }
+_TINY_ATTENTION_DRIVEN = {"size": (64, 32), "backbone_units": 1, "backbone_width": 8}
 MODELS = {
     "duatm": duatm.Config(**_TINY),
     "duatm-intra": duatm.Config(**_TINY, matching="intra"),
@@ -54,8 +56,19 @@ MODELS = {
     "jst-rnn-diff": jst_rnn.Config(**_TINY_JST_RNN, feature="none", metric="diff", dropout=0.0),
     "jst-rnn-abs": jst_rnn.Config(**_TINY_JST_RNN, feature="mean", difference="abs"),
     "siamese-attention": siamese_attention.Config(**_TINY_SIAMESE),
+    "attention-driven": attention_driven.Config(**_TINY_ATTENTION_DRIVEN),
+    "attention-driven-global": attention_driven.Config(
+        **_TINY_ATTENTION_DRIVEN,
+        branches="global",
+        parts="strips",
+        mask_entry="pool",
+        decomposed=False,
+        shortcut="none",
+        upsample="bilinear",
+    ),
 }
-CLIPS = {name for name in MODELS if not name.startswith("duatm")} | {"duatm-gru"}
+IMAGES = ("duatm", "attention-driven")
+CLIPS = {name for name in MODELS if not name.startswith(IMAGES)} | {"duatm-gru"}
 # CaffeNet's maps are to have two rows and columns: a sweep of one place never uses its state.
 SIZES = {name: (72, 72) for name in MODELS if name.startswith("jst-rnn")}
 SIZES["siamese-attention"] = (96, 96)  # maps of 3 x 3
@@ -71,7 +84,10 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def batch(name):
-    """Persons that differ in the colours of their halves, and images or clips of one in noise."""
+    """Persons that differ in the colours of their halves, and images or clips of one in noise.
+
+    They stand somewhere near the middle; of the last one no joint was found.
+    """
     # A draw that leaves no ReLU of the tiny networks at its kink, where rounding decides.
     rng = np.random.default_rng(1)
     pids = np.repeat(np.arange(NUM_IDS), PER_ID)
@@ -84,7 +100,15 @@ def batch(name):
     if name in CLIPS:
         images = np.repeat(images[:, None], CLIP_LENGTH, axis=1)
     images = np.clip(images + rng.normal(0, 20, images.shape), 0, 255).astype(np.uint8)
-    return Batch(jnp.asarray(images), jnp.asarray(pids), jnp.ones(len(pids), int))
+    joints = np.zeros((len(pids), 18, 3), np.float32)
+    joints[:-1] = standing() * [0.8 * height, 0.8 * height, 1] + [width / 2, 0.9 * height, 1]
+    joints[:-1, :, 0] += np.random.default_rng(2).normal(0, 2, (len(pids) - 1, 1))
+    return Batch(
+        jnp.asarray(images),
+        jnp.asarray(pids),
+        jnp.ones(len(pids), int),
+        joints=jnp.asarray(joints),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +242,8 @@ def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
 def test_mirrored_images_have_the_same_averaged_distance(built, batch):
     config, _, variables = built
     model = config.make(NUM_IDS, flip=True)
-    mirrored = batch._replace(images=batch.images[..., ::-1, :])
+    joints = batch.joints.at[..., 0].set(batch.images.shape[-2] - batch.joints[..., 0])
+    mirrored = batch._replace(images=batch.images[..., ::-1, :], joints=joints)
     features = jax.jit(model.features)
     a, b = features(variables, batch), features(variables, mirrored)
     want = model.distance(variables, a, a)

@@ -444,7 +444,20 @@ def test_the_vector_ranks_as_the_feature_stream():
     np.testing.assert_allclose(
         got * np.linalg.norm(vectors, axis=1, keepdims=True), vectors, atol=1e-5
     )
-    assert remade(feature="none").vector is None
+
+
+@pytest.mark.parametrize("difference", ["signed", "abs"])
+def test_without_the_feature_stream_the_vector_is_what_is_subtracted(difference):
+    config, model, variables = built(feature="none", difference=difference)
+    vectors, pool5 = draw(3)
+    items = encode(config, variables, vectors, pool5)._replace(vector=None)
+    got = model.vector(variables, items)
+    delta = np.asarray(items.maps)[:, None] - np.asarray(items.maps)[None]
+    want = np.sqrt(np.square(delta).sum(axis=(2, 3, 4, 5)))
+    np.testing.assert_allclose(
+        np.linalg.norm(got[:, None] - got[None], axis=-1), want, rtol=1e-5, atol=1e-5
+    )
+    assert (want[~np.eye(3, dtype=bool)] > 1).all()
 
 
 @pytest.mark.parametrize(("metric", "difference"), METRICS)
