@@ -73,8 +73,9 @@ class Data:
             border is repeated.
         flip: training images are mirrored with probability one half.
         sampling: batches of P persons with K items each; of 2P pairs of clips, half of them of one
-            person, from two cameras where there are two (K is 4 then); or of P x K items of anyone,
-            each once in an epoch.
+            person, from two cameras where there are two (K is 4 then), and the others of two
+            persons in two cameras, or "mixed" in any; or of P x K items of anyone, each once in an
+            epoch.
         num_ids: P, persons of a batch.
         num_instances: K, images or clips of each.
         clip_length: T, frames of a training clip; None for a data set of images.
@@ -313,9 +314,9 @@ def validate(config: Config) -> None:
         f"{wanted}: this model learns from such batches",
     )
     require(
-        d.sampling != "pairs" or d.num_instances == 4,
+        "pairs" not in d.sampling or d.num_instances == 4,
         "data.num_instances",
-        "4 with data.sampling='pairs': a pair of one person, and a pair of two",
+        f"4 with data.sampling={d.sampling!r}: a pair of one person, and a pair of two",
     )
     require(
         d.cache is None

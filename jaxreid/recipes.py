@@ -279,6 +279,11 @@ def siamese_attention_rows(
         "trained": Variant(
             {"optim.frozen_epochs": 0}, {}, f"{data_set}, the backbone trained, too: ours"
         ),
+        "mixed": Variant(
+            {"data.sampling": "mixed_pairs"},
+            {},
+            f"{data_set}, pairs of two persons from any camera: ours",
+        ),
         "cached": Variant(
             {"data.cache": "runs/maps", "data.shift": 0.0},
             {},

@@ -13,7 +13,7 @@ from jaxreid.data import clips
 from jaxreid.data.index import Tracklets
 from jaxreid.errors import UserError
 
-Sampler = Literal["identity", "pairs", "shuffle"]
+Sampler = Literal["identity", "pairs", "mixed_pairs", "shuffle"]
 
 
 class ClipRule(NamedTuple):
@@ -34,6 +34,10 @@ class Plan:
     `pairs`: the K = 4 items are two pairs. The first pair shows that person, from two cameras if
     there are two; the second shows that person and another one, who is drawn at random, from
     another camera if there is one. So half of the pairs are of one person.
+
+    `mixed_pairs`: the same, but the other person is from any camera. Where queries are ranked among
+    items of their own camera, too, as in MARS, a network that never saw strangers in one camera
+    takes the camera for the person.
 
     `shuffle`: no persons are drawn; an epoch visits every item once, P x K at a time.
     """
@@ -64,7 +68,7 @@ class Plan:
         self.tracks, self.clip, self.sampling = tracks, clip, sampling
         self.items_of = [np.flatnonzero(pids == pid) for pid in range(pids.max(initial=-1) + 1)]
         self.num_ids, self.num_instances, self.seed = num_ids, num_instances, seed
-        self.wanted = {"identity": num_instances, "pairs": 2, "shuffle": 1}[sampling]
+        self.wanted = {"identity": num_instances, "shuffle": 1}.get(sampling, 2)
         if sampling == "shuffle":
             self.steps_per_epoch = tracks.size // (num_ids * num_instances)
             if not self.steps_per_epoch:
@@ -101,7 +105,7 @@ class Plan:
             items = rng.permutation(self.tracks.size)[: self.steps_per_epoch * size]
         else:
             pids = rng.permutation(len(self.items_of))[: self.steps_per_epoch * self.num_ids]
-            draw = self._draw_pairs if self.sampling == "pairs" else self._draw_items
+            draw = self._draw_items if self.sampling == "identity" else self._draw_pairs
             items = np.concatenate([draw(rng, pid) for pid in pids.tolist()])
         rows = self.tracks.first[items]
         if self.clip is not None:
@@ -123,6 +127,8 @@ class Plan:
     def _draw_pair(self, rng: np.random.Generator, pid: int, partner: int) -> Int[np.ndarray, "2"]:
         first = rng.choice(self.items_of[pid])
         theirs = self.items_of[partner]
+        if self.sampling == "mixed_pairs" and partner != pid:
+            return np.array([first, rng.choice(theirs)])
         elsewhere = theirs[self.tracks.camids[theirs] != self.tracks.camids[first]]
         others = theirs[theirs != first]
         best = next(some for some in (elsewhere, others, theirs) if len(some))

@@ -115,7 +115,7 @@ class Config:
     @property
     def samplings(self) -> tuple[Sampler, ...]:
         """Batches that the loss can learn from."""
-        return ("pairs",)
+        return ("pairs", "mixed_pairs")
 
     @property
     def arch(self) -> str:

@@ -124,3 +124,17 @@ def test_a_shuffled_epoch_visits_every_item_once():
     assert (plan.rows(0) != plan.rows(3)).any()
     with pytest.raises(UserError, match="the training set has 21 items"):
         Plan(IMAGES, num_ids=11, num_instances=2, seed=0, sampling="shuffle")
+
+
+def test_mixed_pairs_show_strangers_in_one_camera_too():
+    camids = np.arange(len(PIDS)) % 2 + 1
+    tracks = tracklets(np.full(len(PIDS), 7))._replace(camids=camids)
+    plan = Plan(tracks, 5, 4, seed=2, clip=ClipRule(3), sampling="mixed_pairs")
+    same_camera = []
+    for step in range(40):
+        pairs = (plan.rows(step)[:, 0] // 7).reshape(5, 2, 2)
+        assert (PIDS[pairs[:, 0, 0]] == PIDS[pairs[:, 0, 1]]).all()
+        assert (camids[pairs[:, 0, 0]] != camids[pairs[:, 0, 1]]).all()
+        assert (PIDS[pairs[:, 1, 0]] != PIDS[pairs[:, 1, 1]]).all()
+        same_camera += list(camids[pairs[:, 1, 0]] == camids[pairs[:, 1, 1]])
+    assert 0.35 < np.mean(same_camera) < 0.65

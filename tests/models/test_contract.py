@@ -54,18 +54,8 @@ MODELS = {
     "cosam-ta": cosam.Config(**_TINY_COSAM, backbone="resnet50", head="ta", variant="paper"),
     "jst-rnn": jst_rnn.Config(**_TINY_JST_RNN),
     "jst-rnn-diff": jst_rnn.Config(**_TINY_JST_RNN, feature="none", metric="diff", dropout=0.0),
-    "jst-rnn-abs": jst_rnn.Config(**_TINY_JST_RNN, feature="mean", difference="abs"),
     "siamese-attention": siamese_attention.Config(**_TINY_SIAMESE),
     "attention-driven": attention_driven.Config(**_TINY_ATTENTION_DRIVEN),
-    "attention-driven-global": attention_driven.Config(
-        **_TINY_ATTENTION_DRIVEN,
-        branches="global",
-        parts="strips",
-        mask_entry="pool",
-        decomposed=False,
-        shortcut="none",
-        upsample="bilinear",
-    ),
 }
 IMAGES = ("duatm", "attention-driven")
 CLIPS = {name for name in MODELS if not name.startswith(IMAGES)} | {"duatm-gru"}
