@@ -212,7 +212,10 @@ def test_one_device_equals_eight(built, batch, gradient):
     )
     host = jax.tree.map(np.asarray, (variables, batch))
     eight = run(sharding.put(host[0], everywhere), sharding.put(host[1], divided))
-    assert_close(jax.device_get(gradient), jax.device_get(eight), atol=5e-5, rtol=1e-4)
+    # Sums in another order: the error goes with the largest gradient of a layer.
+    for one, other in zip(*map(jax.tree.leaves, jax.device_get((gradient, eight)))):
+        scale = max(1.0, np.abs(one).max())
+        np.testing.assert_allclose(one, other, atol=5e-5 * scale, rtol=1e-4)
 
 
 def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
