@@ -161,10 +161,9 @@ def make_evaluator(
         nearest: list[Int[np.ndarray, " k"]] = []
         how_far: list[Float[np.ndarray, " k"]] = []
         found: list[bool] = []
-        whole: list[Float[np.ndarray, "n g"]] = []
+        drawn: list[Int[np.ndarray, " draws"]] = []
         for which, block, listed in rows:
             pids, camids = query.pids[which], query.camids[which]
-            whole += [block] if data.single_shot else []
             # The config's own protocol comes last, and its nearest items are shown.
             for name, columns in reversed(protocols.items()):
                 part, there = block[:, columns], galleries[name]
@@ -174,6 +173,9 @@ def make_evaluator(
                     at = f"queries {which.start} to {which.stop - 1}"
                     raise UserError(f"scoring failed among {at}: {error}") from None
                 ranks[name] += here
+            if data.single_shot:
+                labels = pids, gallery.pids, camids, gallery.camids
+                drawn += metrics.single_shot_ranks(block, *labels, draws=DRAWS)
             if listed is not None:
                 listed = np.where(np.isin(listed, columns), listed, -1)
                 right = (gallery.pids[listed] == pids[:, None]) & (listed >= 0)
@@ -187,10 +189,7 @@ def make_evaluator(
             for name, those in ranks.items()
         }
         if data.single_shot:
-            labels = query.pids, gallery.pids, query.camids, gallery.camids
-            cmc = metrics.single_shot_cmc(
-                np.concatenate(whole), *labels, draws=DRAWS, max_rank=config.eval.max_rank
-            )
+            cmc = metrics.cmc_of_draws(drawn, config.eval.max_rank)
             rankings = {name: ranking._replace(cmc=cmc) for name, ranking in rankings.items()}
         top, far = np.reshape(nearest, (-1, TOP)), np.reshape(how_far, (-1, TOP))
         filled = top[:, 0] >= 0

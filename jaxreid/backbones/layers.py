@@ -45,15 +45,18 @@ def normalise(module: nn.Module, images: Num[Array, "b h w 3"]) -> Float[Array, 
     return (images - jnp.broadcast_to(mean, images.shape)) / jnp.broadcast_to(std, images.shape)
 
 
-def _convolve(
+def convolve(
     inputs: Float[Array, "b h w c"],
     kernel: Float[Array, "kh kw _ d"],
     window_strides: tuple[int, ...],
     padding: Any,
     **options: Any,
 ) -> Float[Array, "b _ _ d"]:
-    # A 1x1 convolution is a matrix product. Written as one, its gradients do not go through
-    # XLA's convolution gradients, which are slow on the CPU (benchmarks/RESULTS.md).
+    """`lax.conv_general_dilated`, but for a 1x1 convolution, which is a matrix product.
+
+    Written as one, its gradients do not go through XLA's convolution gradients, which are slow on
+    the CPU (benchmarks/RESULTS.md).
+    """
     whole = kernel.shape[2] == inputs.shape[-1]  # Not in groups.
     if whole and kernel.shape[:2] == (1, 1) and set(window_strides) == {1}:
         return inputs @ kernel[0, 0]
@@ -81,7 +84,7 @@ def conv(
         use_bias=bias,
         dtype=dtype,
         kernel_init=kaiming_normal,
-        conv_general_dilated=_convolve,
+        conv_general_dilated=convolve,
         name=name,
     )
 

@@ -21,7 +21,7 @@ conv = partial(
     use_bias=False,
     padding="SAME",
     kernel_init=glorot_uniform(),
-    conv_general_dilated=layers._convolve,
+    conv_general_dilated=layers.convolve,
 )
 linear = partial(nn.Dense, kernel_init=glorot_uniform())
 batch_norm = partial(nn.BatchNorm, momentum=0.99, epsilon=1e-3)

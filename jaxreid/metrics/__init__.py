@@ -3,12 +3,13 @@
 from jaxreid.metrics.fisher import Mixture, fisher_vector, fit_mixture
 from jaxreid.metrics.learning import Projection, kissme, lfda, pca
 from jaxreid.metrics.ranking import Ranking, evaluate_rank, match_ranks, summarise, top_k
-from jaxreid.metrics.single_shot import single_shot_cmc
+from jaxreid.metrics.single_shot import cmc_of_draws, single_shot_cmc, single_shot_ranks
 
 __all__ = [
     "Mixture",
     "Projection",
     "Ranking",
+    "cmc_of_draws",
     "evaluate_rank",
     "fisher_vector",
     "fit_mixture",
@@ -17,6 +18,7 @@ __all__ = [
     "match_ranks",
     "pca",
     "single_shot_cmc",
+    "single_shot_ranks",
     "summarise",
     "top_k",
 ]

@@ -30,9 +30,6 @@ def single_shot_cmc(
     camera. Junk (pid -1) is left out. A query whose person no other camera has seen is not
     counted. Ties count against the query.
 
-    Queries are independent: of a block of them, the curve is the one that the whole matrix gives
-    for these rows.
-
     Args:
         distmat: smaller is more alike.
         q_pids: person of each query.
@@ -50,19 +47,48 @@ def single_shot_cmc(
     Raises:
         ValueError: shapes disagree, or a row of `distmat` holds NaN.
     """
+    ranks = single_shot_ranks(distmat, q_pids, g_pids, q_camids, g_camids, draws=draws, seed=seed)
+    return cmc_of_draws(ranks, max_rank)
+
+
+def single_shot_ranks(
+    distances: Float[np.ndarray, "q g"],
+    q_pids: Int[np.ndarray, " q"],
+    g_pids: Int[np.ndarray, " g"],
+    q_camids: Int[np.ndarray, " q"],
+    g_camids: Int[np.ndarray, " g"],
+    *,
+    draws: int = 100,
+    seed: int = 0,
+) -> list[Int[np.ndarray, " draws"]]:
+    """The rank of each counted query's person in every draw, for any block of queries.
+
+    Blocks are independent: their lists, joined, are what `cmc_of_draws` takes. The arguments are
+    those of `single_shot_cmc`.
+
+    Raises:
+        ValueError: shapes disagree, or a row of `distances` holds NaN.
+    """
     galleries = {
         int(camid): _draw(g_pids, g_camids, int(camid), draws, seed)
         for camid in np.unique(q_camids)
     }
     ranks = []
     for (row, *_), pid, camid in zip(
-        admissible_rows(distmat, q_pids, g_pids, q_camids, g_camids), q_pids, q_camids
+        admissible_rows(distances, q_pids, g_pids, q_camids, g_camids), q_pids, q_camids
     ):
         people, images = galleries[int(camid)]
         if pid in people:
-            distances = row[images]
-            true = distances[np.searchsorted(people, pid)]
-            ranks.append((distances <= true).sum(axis=0))  # itself, and ties stand before it
+            drawn = row[images]
+            true = drawn[np.searchsorted(people, pid)]
+            ranks.append((drawn <= true).sum(axis=0))  # itself, and ties stand before it
+    return ranks
+
+
+def cmc_of_draws(
+    ranks: list[Int[np.ndarray, " draws"]], max_rank: int = 50
+) -> Float[np.ndarray, " max_rank"]:
+    """CMC from what `single_shot_ranks` returned, of all queries; NaN where none counts."""
     if not ranks:
         return np.full(max_rank, np.nan)
     return np.mean(np.stack(ranks)[..., None] <= np.arange(1, max_rank + 1), axis=(0, 1))

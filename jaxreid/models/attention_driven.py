@@ -49,6 +49,7 @@ from jaxreid import losses
 from jaxreid.backbones.slim_resnet import Bottleneck, batch_norm, conv, linear, max_pool
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
+from jaxreid.models.freezing import freeze_backbone
 from jaxreid.ops.boxes import body_part_boxes, crop_and_resize, strip_boxes
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
@@ -456,12 +457,11 @@ def make(
         variables: Variables, batch: Batch, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Variables, Metrics]]:
         del step
-        params = variables["params"]
         if frozen:
-            params = {**params, "backbone": jax.lax.stop_gradient(params["backbone"])}
+            variables = freeze_backbone(variables)
         forward: Any = partial(network.apply, mutable=["batch_stats"])
         out, state = forward(
-            {**variables, "params": params},
+            variables,
             crops_of(batch),
             train=True,
             train_backbone=not frozen,

@@ -31,7 +31,6 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 
@@ -39,6 +38,7 @@ from jaxreid import losses
 from jaxreid.backbones import ResNet, layers
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
+from jaxreid.models.freezing import freeze_backbone
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops.attention import temporal_attention
 from jaxreid.ops.correlation import normalized_cross_correlation
@@ -323,13 +323,11 @@ def make(
         variables: Variables, batch: Batch, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Variables, Metrics]]:
         del key, step
-        params = variables["params"]
         if frozen:
-            # Not its output: the modules between its blocks learn through it.
-            params = {**params, "backbone": jax.lax.stop_gradient(params["backbone"])}
+            variables = freeze_backbone(variables)
         forward: Any = partial(network.apply, mutable=["batch_stats"])
         out, state = forward(
-            {**variables, "params": params},
+            variables,
             frames(batch),
             train=True,
             train_backbone=not frozen,

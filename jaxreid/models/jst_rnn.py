@@ -66,6 +66,7 @@ from jaxreid.backbones import CaffeNet
 from jaxreid.backbones.layers import Linear, uniform
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
+from jaxreid.models.freezing import freeze_backbone
 from jaxreid.models.recurrent import Recurrent, recurrent_weights
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import FrameAttentionWeights, RecurrentWeights, attentive_lstm_scan
@@ -455,9 +456,7 @@ def make(
                 " clips 2i and 2i+1 are an anchor and its positive; expected an even number"
             )
         if frozen:
-            params = variables["params"]
-            fixed = jax.lax.stop_gradient(params["backbone"])
-            variables = {**variables, "params": {**params, "backbone": fixed}}
+            variables = freeze_backbone(variables)
         key_drop, key_negative, key_order = jax.random.split(key, 3)
         train = partial(run, variables, train=True, rngs={"dropout": key_drop})
         found, _ = train(frames, method="clip")

@@ -50,6 +50,7 @@ from jaxreid import losses
 from jaxreid.backbones import VGG16, GoogLeNet, layers
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
+from jaxreid.models.freezing import freeze_backbone
 from jaxreid.ops.attention import location_attention, temporal_attention
 from jaxreid.ops.conv_gru import (
     ConvGRUWeights,
@@ -494,10 +495,8 @@ def make(
         clips = frames_of(batch)
         if len(clips) % 2:
             raise UserError(f"siamese attention learns from pairs and got {len(clips)} clips")
-        params = variables["params"]
         if frozen:
-            params = {**params, "backbone": jax.lax.stop_gradient(params["backbone"])}
-        variables = {**variables, "params": params}
+            variables = freeze_backbone(variables)
         forward: Any = partial(network.apply, mutable=["batch_stats"])
         out, state = forward(
             variables,
