@@ -7,6 +7,7 @@ process draws it, and equal specs give byte-identical files.
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -55,6 +56,11 @@ def validate(spec: Any, rules: Rules) -> None:
     for name, (holds, expected) in {**common, **rules}.items():
         if not holds:
             raise UserError(f"{kind}.{name} {expected}, not {getattr(spec, name)}")
+    for name, value in vars(spec.difficulty).items():
+        most = 1 if name == "occlusion" else math.inf
+        if not (0 <= value <= most and value < math.inf):
+            expected = "must be a probability" if most == 1 else "must be 0 or more"
+            raise UserError(f"Difficulty.{name} {expected}, not {value}")
     number = spec.num_train_ids + spec.num_test_ids
     if number > 4000:  # names have four digits for a pid, and pids have gaps
         raise UserError(f"{kind}.num_train_ids + num_test_ids must be at most 4000, not {number}")

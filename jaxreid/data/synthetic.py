@@ -252,25 +252,29 @@ def _write(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: one flag for each whole number of the spec."""
+    """The command line: a flag for each number of the spec and of its difficulty."""
     which = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     which.add_argument("--video", action="store_true", help="tracklets, in MARS's layout")
     video = which.parse_known_args(arguments)[0].video
     parser = argparse.ArgumentParser(description="Draws the synthetic data set.", parents=[which])
     parser.add_argument("--root", required=True, help="the folder to make")
     parser.add_argument("--processes", type=int, help="how many draw (default: every core)")
-    for field in dataclasses.fields(VideoSpec if video else Spec):
-        if field.type is int:
-            flag = f"--{field.name.replace('_', '-')}"
-            parser.add_argument(flag, type=int, default=field.default, help=f"{field.default}")
+    spec: Spec | VideoSpec = VideoSpec() if video else Spec()
+    for of in (spec, spec.difficulty):
+        for name, value in vars(of).items():
+            if isinstance(value, int | float):
+                flag, text = f"--{name.replace('_', '-')}", f"{value}"
+                parser.add_argument(flag, type=type(value), default=value, help=text)
     flags = vars(parser.parse_args(arguments))
     root, processes = flags.pop("root"), flags.pop("processes")
-    del flags["video"]
+    hard = {name: flags[name] for name in vars(spec.difficulty)}
+    counts = {name: flags[name] for name in vars(spec) if name in flags}
+    spec = dataclasses.replace(spec, **counts, difficulty=Difficulty(**hard))
     try:
-        if video:
-            print(write_mars(root, VideoSpec(**flags), processes=processes))
+        if isinstance(spec, VideoSpec):
+            print(write_mars(root, spec, processes=processes))
         else:
-            print(write_market(root, Spec(**flags), processes=processes))
+            print(write_market(root, spec, processes=processes))
     except UserError as error:
         sys.exit(f"jaxreid: error: {error}")
 

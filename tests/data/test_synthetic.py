@@ -226,8 +226,24 @@ def test_command_line_needs_neither_jax_nor_tensorflow(tmp_path):
         "assert not {'jax', 'flax', 'tensorflow'} & set(sys.modules)"
     )
     flags = ["--num-train-ids=1", "--num-test-ids=1", "--num-distractors=0", "--num-junk=0"]
-    command = [sys.executable, "-c", program, f"--root={tmp_path / 'set'}", *flags]
+    command = [sys.executable, "-c", program, f"--root={tmp_path / 'set'}", *flags, "--jitter=0.1"]
     root = Path(__file__).parents[2]
     printed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
     assert printed.strip() == str(tmp_path / "set")
-    assert (tmp_path / "set" / "spec.json").is_file()
+    stored = json.loads((tmp_path / "set" / "spec.json").read_text())
+    assert stored["num_train_ids"] == 1
+    assert stored["difficulty"] == {**vars(Difficulty()), "jitter": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (Difficulty(jitter=-0.1), "Difficulty.jitter must be 0 or more, not -0.1"),
+        (Difficulty(occlusion=2.0), "Difficulty.occlusion must be a probability, not 2.0"),
+        (Difficulty(noise=math.nan), "Difficulty.noise must be 0 or more, not nan"),
+    ],
+)
+def test_impossible_difficulties(tmp_path, wrong, line):
+    with pytest.raises(UserError) as error:
+        synthetic.write_market(tmp_path / "set", dataclasses.replace(TINY, difficulty=wrong))
+    assert str(error.value) == line
