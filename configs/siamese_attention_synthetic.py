@@ -4,12 +4,11 @@
     python -m jaxreid.main --config=configs/siamese_attention_synthetic.py \
         --workdir=runs/siamese_synthetic
 
-The recurrence, the attention, the losses, the pairs and the score are those of
-`siamese_attention_mars.py`. What differs is there because the run starts from random weights and
-has minutes on two processor cores: GoogLeNet with BatchNorm at a quarter of its width, trained,
-too, and GRUs in proportion; frames of 96 x 96, whose maps are as small as the kernels then have to
-be; clips of two frames, more pairs in a batch, strangers from any camera (the gallery has some of
-the query's own camera), a smaller dropout, and Adam.
+The recurrence, the attention, the losses and the score are those of `siamese_attention_mars.py`.
+What differs is there because the run starts from random weights and has minutes on two processor
+cores: GoogLeNet with BatchNorm at a quarter of its width, trained, too, and GRUs in proportion;
+frames of 96 x 96, whose maps are as small as the kernels then have to be; batches of 16 persons
+with four clips of two frames, all pairs of which are compared; a smaller dropout, and Adam.
 
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
@@ -18,6 +17,11 @@ from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose
 from jaxreid.models import siamese_attention
 
 VARIANTS = {
+    "drawn": Variant(
+        {"model.pairs": "drawn", "data.sampling": "pairs"},
+        {},
+        "synthetic tracklets, drawn pairs: ours",
+    ),
     "muted": Variant({"model.attention": False}, {}, "synthetic tracklets, no attention: ours"),
     "max": Variant({"model.pooling": "max"}, {}, "synthetic tracklets, maximum of frames: ours"),
 }
@@ -32,6 +36,7 @@ def get_config(variant: str | None = None) -> Config:
             channels=(32, 64, 64),
             penalty_target="uniform",
             dropout=0.2,
+            pairs="all",
         ),
         data=Data(
             name="synthetic_video",
@@ -39,7 +44,6 @@ def get_config(variant: str | None = None) -> Config:
             image_size=(96, 96),
             enlarge=1.0,
             shift=0.05,
-            sampling="mixed_pairs",
             num_ids=16,
             num_instances=4,
             clip_length=2,

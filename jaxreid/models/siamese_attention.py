@@ -34,6 +34,8 @@ Where the paper is silent, or contradicts itself:
 * Clips are compared by the Euclidean distance of h̄ (section V-C), or by s (`test_metric`).
 * The FC-GRU baselines of Table III see one vector of each frame, and so attend to no places.
 * Frames that only repeat (`Batch.mask`) have no weight in Eqs. (6) and (7).
+* `pairs="all"` compares every clip of a batch with every other, for networks that start from
+  random weights: ten drawn pairs teach those little.
 * Fisher vectors (Eq. 10) are of GAP(h^3_t), since of whole maps they would have 400 k numbers.
 """
 
@@ -44,6 +46,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt8
 
 from jaxreid import losses
@@ -89,6 +92,8 @@ class Config:
         penalty: λ of Eq. (9).
         penalty_target: what a place is to gather over time: 1, or T/K².
         dropout: probability to drop.
+        pairs: what Eq. (9) is the mean over: the pairs that the sampler drew; or all pairs of
+            clips of the batch, those of one person weighing as much as those of two.
         test_metric: distance of clips: Euclidean between h̄, or 1 - s.
         test_conditions: 16 compares clips that are shorter than they should be under 8 shifts x 2
             mirrors, and averages the distances; 1 does not.
@@ -108,6 +113,7 @@ class Config:
     penalty: float = 1.0
     penalty_target: Literal["one", "uniform"] = "one"
     dropout: float = 0.7
+    pairs: Literal["drawn", "all"] = "drawn"
     test_metric: Literal["euclidean", "similarity"] = "euclidean"
     test_conditions: int = 1
     pretrained: str | None = None
@@ -116,7 +122,7 @@ class Config:
     @property
     def samplings(self) -> tuple[Sampler, ...]:
         """Batches that the loss can learn from."""
-        return ("pairs", "mixed_pairs")
+        return ("identity",) if self.pairs == "all" else ("pairs", "mixed_pairs")
 
     @property
     def arch(self) -> str:
@@ -418,7 +424,7 @@ def make(
 
     Returns:
         A `ReidModel` of clips. Its features are h̄ under each condition, `[b n d]`; `vector` is the
-        plain one. In training clips 2i and 2i+1 are a pair.
+        plain one. In training clips 2i and 2i+1 are a pair, where pairs are drawn.
 
     Raises:
         UserError: `flip`, and conditions that mirror already.
@@ -493,7 +499,7 @@ def make(
     ) -> tuple[Float[Array, ""], tuple[Variables, Metrics]]:
         del step
         clips = frames_of(batch)
-        if len(clips) % 2:
+        if config.pairs == "drawn" and len(clips) % 2:
             raise UserError(f"siamese attention learns from pairs and got {len(clips)} clips")
         if frozen:
             variables = freeze_backbone(variables)
@@ -506,9 +512,18 @@ def make(
             train_backbone=not frozen,
             rngs={"dropout": key},
         )
-        logits = jnp.diagonal(compare(variables, out.vector[::2], out.vector[1::2]))
-        same = batch.pids[::2] == batch.pids[1::2]
-        terms = {"verification": losses.pair_verification(logits, same)}
+        if config.pairs == "drawn":
+            a, b = np.arange(0, len(clips), 2), np.arange(1, len(clips), 2)
+        else:
+            a, b = np.triu_indices(len(clips), 1)
+        logits = compare(variables, out.vector, out.vector)[a, b]
+        same = batch.pids[a] == batch.pids[b]
+        verify = partial(losses.pair_verification, logits, same)
+        # The sampler draws as many of one person as of two.
+        verification = (
+            verify() if config.pairs == "drawn" else (verify(where=same) + verify(where=~same)) / 2
+        )
+        terms = {"verification": verification}
         total = terms["verification"]
         if out.where is not None:
             m = out.where.reshape(*out.where.shape[:2], -1)

@@ -369,6 +369,23 @@ def test_the_loss_is_eq_9(variables):
         assert value == pytest.approx(verification + 0.5 * penalty, rel=1e-4)
 
 
+def test_all_pairs_weigh_their_kinds_alike(variables):
+    batch = clips()
+    batch = batch._replace(pids=jnp.array([1, 1, 2, 2]))
+    config = dataclasses.replace(TINY, dropout=0.0, attention=False, pairs="all")
+    model = config.make(3, frozen=True)
+    value, _ = jax.jit(model.loss)(variables, batch, jax.random.key(0), jnp.int32(0))
+    x = float64(jax.jit(model.features)(variables, batch))[:, 0]
+    v, c = (float64(variables["params"]["similarity"][name]) for name in "vc")
+    terms = {True: [], False: []}
+    for a in range(4):
+        for b in range(a + 1, 4):
+            s, same = sigmoid(np.sum(v * x[a] * x[b]) - c), bool(batch.pids[a] == batch.pids[b])
+            terms[same].append(-np.log(s if same else 1 - s))
+    assert (len(terms[True]), len(terms[False])) == (2, 4)
+    assert value == pytest.approx((np.mean(terms[True]) + np.mean(terms[False])) / 2, rel=1e-4)
+
+
 def test_the_muted_network_has_no_penalty(variables):
     model = dataclasses.replace(TINY, attention=False, pooling="max").make(3)
     value, (_, metrics) = jax.jit(model.loss)(variables, clips(), jax.random.key(0), jnp.int32(0))
