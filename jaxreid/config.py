@@ -215,6 +215,12 @@ class Eval:
         pca: dimensions that are kept before KISSME or LFDA.
         fisher: if set, the components of a Gaussian mixture, fitted on the training frames: items
             are the Fisher vectors of their frames.
+        rerank: k-reciprocal re-ranking of the distances, see `metrics.k_reciprocal_rerank`.
+        rerank_k1: its k1.
+        rerank_k2: its k2.
+        rerank_lambda: its λ, the share of the first distance.
+        query_expansion: if set, each query's vector becomes the mean with so many of the gallery's
+            that are nearest to it.
         lengths: rank-1 is also measured with clips of each of these lengths, of queries against
             gallery tracklets.
     """
@@ -226,7 +232,7 @@ class Eval:
     mars_protocol: Literal["official", "query_removed"] = "official"
     every: int = 0
     batch_size: int = 64
-    query_block: int = 64
+    query_block: int = 128
     gallery_block: int = 1024
     max_rank: int = 50
     pictures: int = 8
@@ -235,6 +241,11 @@ class Eval:
     metric: Literal["model", "kissme", "lfda"] = "model"
     pca: int = 150
     fisher: int | None = None
+    rerank: bool = False
+    rerank_k1: int = 20
+    rerank_k2: int = 6
+    rerank_lambda: float = 0.3
+    query_expansion: int | None = None
     lengths: tuple[int, ...] = ()
 
 
@@ -365,6 +376,21 @@ def validate(config: Config) -> None:
     )
     require(e.pca >= 1, "eval.pca", "1 or more")
     require(e.fisher is None or e.fisher >= 1, "eval.fisher", "1 or more")
+    require(1 <= e.rerank_k2 <= e.rerank_k1, "eval.rerank_k2", "1 to eval.rerank_k1")
+    require(0 <= e.rerank_lambda <= 1, "eval.rerank_lambda", "0 to 1")
+    require(
+        not (e.rerank and e.shortlist),
+        "eval.shortlist",
+        "none with eval.rerank: it asks how near all items are to each other",
+    )
+    require(
+        e.query_expansion is None or e.query_expansion >= 1, "eval.query_expansion", "1 or more"
+    )
+    require(
+        not (e.query_expansion and e.shortlist),
+        "eval.query_expansion",
+        "none with eval.shortlist: models that compare pairs have no vectors to expand",
+    )
     require(
         not e.lengths or (d.clip_length is not None and min(e.lengths) >= 1),
         "eval.lengths",

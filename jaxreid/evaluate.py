@@ -7,20 +7,28 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from jaxreid import metrics, sharding
+from jaxreid import matching, metrics, sharding
 from jaxreid.config import Config
 from jaxreid.data.index import ReidData, not_queries, num_unmatched
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
-from jaxreid.extract import Extractor, blocks, make_extractor, pad
-from jaxreid.metrics.ranking import Ranking, match_ranks, summarise, top_k
+from jaxreid.extract import Extractor, make_extractor
+from jaxreid.matching import Block
+from jaxreid.metrics import Ranking, summarise, top_k
 from jaxreid.ops.distance import pairwise_euclidean
 from jaxreid.types import Features, ReidModel, Variables
 
 TOP = 10
+_SAID = {
+    "metric": "metric",
+    "fisher": "Fisher vectors",
+    "query_expansion": "query expansion",
+    "rerank": "re-ranked",
+}
 DRAWS = 100  # galleries of one image of each person, where that is the protocol
 
 
@@ -59,21 +67,6 @@ Evaluator = Callable[..., Evaluation]
 """`(variables, lengths=()) -> Evaluation`."""
 
 
-class Row(NamedTuple):
-    """Distances of some queries to the whole gallery.
-
-    Attributes:
-        queries: which.
-        distances: to every gallery item.
-        listed: what was shortlisted for each query, -1 where there are no more; None without a
-            shortlist.
-    """
-
-    queries: slice
-    distances: Float[np.ndarray, "n g"]
-    listed: Int[np.ndarray, "n k"] | None = None
-
-
 def make_evaluator(
     config: Config, model: ReidModel, source: Source, mesh: Mesh, trained_on: Source | None = None
 ) -> Evaluator:
@@ -104,86 +97,106 @@ def make_evaluator(
             " expected None"
         )
     _check_learning(config, trained_on or source, model)
+    _check_second_look(config, data, model)
     extractor = make_extractor(config, model, mesh)
-    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
-    gallery_block = sharding.round_up(config.eval.gallery_block, mesh.size)
-    query_block = config.eval.query_block
     learned = config.eval.metric != "model" or config.eval.fisher is not None
+    labels = matching.Labels(query.pids, gallery.pids, query.camids, gallery.camids)
+    # Every protocol ranks the same distances.
+    kept = np.stack([np.isin(np.arange(gallery.size), columns) for columns in protocols.values()])
 
-    def on_devices(distance: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(distance, in_shardings=(everywhere, everywhere, divided))
+    def of_model(variables: Variables, queries: Features, gallery: Features) -> Any:
+        return model.distance(variables, queries, gallery)
 
-    euclidean = on_devices(lambda _, queries, gallery: pairwise_euclidean(queries, gallery))
-    distance = euclidean if learned else on_devices(model.distance)
+    def euclidean(_: Variables, queries: Features, gallery: Features) -> Any:
+        return pairwise_euclidean(queries, gallery)
 
-    def in_blocks(
-        distance: Any, variables: Variables, feats_q: Features, feats_g: Features
-    ) -> Iterator[Row]:
-        """Rows of the distance matrix, some queries at a time."""
-        parts = [
-            sharding.put(pad(block, gallery_block), divided)
-            for block in blocks(feats_g, gallery.size, gallery_block)
-        ]
-        starts = range(0, query.size, query_block)
-        for start, block in zip(starts, blocks(feats_q, query.size, query_block)):
-            queries = sharding.put(pad(block, query_block), everywhere)
-            row = [distance(variables, queries, part) for part in parts]
-            rows = slice(start, min(start + query_block, query.size))
-            whole = np.concatenate(jax.device_get(row), axis=1)
-            yield Row(rows, whole[: rows.stop - start, : gallery.size])
+    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+    with_list = jax.jit(
+        of_model, in_shardings=(everywhere, everywhere, divided), out_shardings=everywhere
+    )
 
-    def shortlisted(
-        variables: Variables, feats_q: Features, feats_g: Features, shortlist: int
-    ) -> Iterator[Row]:
-        """The same, but only what is near by one vector is ranked by the model's distance.
+    def one_with_list(variables: Variables, one: Features, share: Features) -> Any:
+        return with_list(variables, sharding.put(one, everywhere), sharding.put(share, divided))
 
-        All that is not on the list lies behind it, in the order of the vectors' distances.
-        """
+    def compare(variables: Variables, feats_q: Features, feats_g: Features) -> Iterator[Block]:
+        def in_blocks(distance: Any, feats_q: Features, feats_g: Features) -> Iterator[Block]:
+            sizes = config.eval.query_block, config.eval.gallery_block
+            distance = jax.tree_util.Partial(distance, variables)
+            return matching.distance_blocks(distance, feats_q, feats_g, mesh, *sizes)
+
+        distance = euclidean if learned else of_model
+        if config.eval.query_expansion is not None:
+            feats_q = metrics.average_query_expansion(
+                feats_q, feats_g, config.eval.query_expansion, normalise=False
+            )
+        if config.eval.rerank:
+            return reranked(jax.tree_util.Partial(distance, variables), feats_q, feats_g)
+        if not config.eval.shortlist:
+            return in_blocks(distance, feats_q, feats_g)
         vectors = [extractor.vectors(variables, feats) for feats in (feats_q, feats_g)]
-        length = sharding.round_up(shortlist, mesh.size)
-        for rows, cheap, _ in in_blocks(euclidean, variables, *vectors):
-            pids, camids = query.pids[rows], query.camids[rows]
-            listed = top_k(cheap, pids, gallery.pids, camids, gallery.camids, k=shortlist)
-            whole = np.empty_like(cheap)
-            for i, items in enumerate(listed):
-                items = items[items >= 0]
-                at = rows.start + i
-                one = jax.tree.map(lambda x, at=at: x[at : at + 1], feats_q)
-                some = pad(jax.tree.map(lambda x, items=items: x[items], feats_g), length)
-                exact = jax.device_get(distance(variables, one, some))[0, : len(items)]
-                whole[i] = cheap[i] + exact.max(initial=0) + 1
-                whole[i, items] = exact
-            yield Row(rows, whole, listed)
+        cheap = in_blocks(euclidean, *vectors)
+        exact = partial(one_with_list, variables)
+        return matching.shortlisted(
+            cheap, exact, feats_q, feats_g, labels, config.eval.shortlist, mesh
+        )
 
-    def rank(rows: Iterator[Row], pictured: Int[np.ndarray, " n"]) -> tuple[Any, Shown, list[bool]]:
+    def reranked(distance: Any, feats_q: Features, feats_g: Features) -> Iterator[Block]:
+        """Of the one protocol there is then; what it leaves out is nobody's neighbour."""
+        [columns] = protocols.values()
+        e = config.eval
+        found = matching.reranked(
+            distance,
+            feats_q,
+            jax.tree.map(lambda x: x[columns], feats_g),
+            mesh,
+            e.query_block,
+            e.gallery_block,
+            k1=e.rerank_k1,
+            k2=e.rerank_k2,
+            lambda_value=e.rerank_lambda,
+        )
+        for block in found:
+            part = np.asarray(block.parts)
+            whole = np.full((1, part.shape[1], gallery.size), np.inf, part.dtype)
+            whole[..., columns] = part
+            yield block._replace(parts=whole)
+
+    def ranked(variables: Variables, feats_q: Features, feats_g: Features) -> Iterator[Any]:
+        try:
+            found = compare(variables, feats_q, feats_g)
+            yield from matching.rank_blocks(found, labels, kept)
+        except metrics.NanDistances as error:
+            raise UserError(f"scoring failed: {error}") from None
+        except metrics.NotDistances as error:
+            raise UserError(f"config.eval.rerank=True: {error}; expected 0 or more") from None
+
+    def rank(
+        found: Iterator[Any], pictured: Int[np.ndarray, " n"]
+    ) -> tuple[dict[str, Ranking], Shown, list[bool]]:
         """Rankings under each protocol, what is shown, and which matches were on the list."""
         ranks: dict[str, list[Int[np.ndarray, " m"]]] = {name: [] for name in protocols}
         nearest: list[Int[np.ndarray, " k"]] = []
         how_far: list[Float[np.ndarray, " k"]] = []
-        found: list[bool] = []
+        on_list: list[bool] = []
         drawn: list[Int[np.ndarray, " draws"]] = []
-        for which, block, listed in rows:
-            pids, camids = query.pids[which], query.camids[which]
-            # The config's own protocol comes last, and its nearest items are shown.
-            for name, columns in reversed(protocols.items()):
-                part, there = block[:, columns], galleries[name]
-                try:
-                    here = match_ranks(part, pids, there.pids, camids, there.camids)
-                except ValueError as error:
-                    at = f"queries {which.start} to {which.stop - 1}"
-                    raise UserError(f"scoring failed among {at}: {error}") from None
-                ranks[name] += here
-            if data.single_shot:
-                labels = pids, gallery.pids, camids, gallery.camids
-                drawn += metrics.single_shot_ranks(block, *labels, draws=DRAWS)
-            if listed is not None:
-                listed = np.where(np.isin(listed, columns), listed, -1)
-                right = (gallery.pids[listed] == pids[:, None]) & (listed >= 0)
-                found += [bool(r.any()) for r, of in zip(right, here) if len(of)]
-            some = pictured[(pictured >= which.start) & (pictured < which.stop)] - which.start
-            top = top_k(part[some], pids[some], there.pids, camids[some], there.camids, k=TOP)
-            nearest += list(np.where(top < 0, top, columns[top]))
-            how_far += list(np.take_along_axis(part[some], top, axis=1))
+        columns = next(iter(protocols.values()))  # The config's own protocol is what is shown.
+        for block, of_block in found:
+            first, names = block.queries.start, labels.of(block.queries)
+            for name, some in zip(protocols, of_block):
+                ranks[name] += some
+            if data.single_shot:  # Drawn on the host: the galleries of this protocol are small.
+                rows = block.rows(np.arange(len(names.q_pids)), gallery.size)
+                drawn += metrics.single_shot_ranks(rows, *names, draws=DRAWS)
+            if block.listed is not None:
+                listed = np.where(np.isin(block.listed, columns), block.listed, -1)
+                right = (gallery.pids[listed] == names.q_pids[:, None]) & (listed >= 0)
+                on_list += [bool(r.any()) for r, of in zip(right, of_block[0]) if len(of)]
+            for i in pictured[(pictured >= first) & (pictured < block.queries.stop)]:
+                row = block.rows(np.array([i - first]), gallery.size)[:, columns]
+                one, there = labels.of(slice(i, i + 1)), gallery.take(columns)
+                top = top_k(row, one.q_pids, there.pids, one.q_camids, there.camids, k=TOP)[0]
+                nearest.append(np.where(top < 0, top, columns[top]))
+                how_far.append(row[0, top])
         rankings = {
             name: summarise(those, max_rank=config.eval.max_rank, ap=config.eval.ap)
             for name, those in ranks.items()
@@ -193,12 +206,7 @@ def make_evaluator(
             rankings = {name: ranking._replace(cmc=cmc) for name, ranking in rankings.items()}
         top, far = np.reshape(nearest, (-1, TOP)), np.reshape(how_far, (-1, TOP))
         filled = top[:, 0] >= 0
-        return rankings, Shown(pictured[filled], top[filled], far[filled]), found
-
-    def compare(variables: Variables, feats_q: Features, feats_g: Features) -> Iterator[Row]:
-        if config.eval.shortlist:
-            return shortlisted(variables, feats_q, feats_g, config.eval.shortlist)
-        return in_blocks(distance, variables, feats_q, feats_g)
+        return rankings, Shown(pictured[filled], top[filled], far[filled]), on_list
 
     def evaluate(variables: Variables, lengths: Sequence[int] = ()) -> Evaluation:
         describe = (
@@ -208,7 +216,7 @@ def make_evaluator(
         )
         pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
         feats = [describe(source, split) for split in ("query", "gallery")]
-        rankings, shown, found = rank(compare(variables, *feats), pictured)
+        rankings, shown, found = rank(ranked(variables, *feats), pictured)
         del feats  # Of MARS they are gigabytes.
         scores = _scores(config, data, protocols, rankings)
         if found:
@@ -220,8 +228,8 @@ def make_evaluator(
         nothing, columns = np.zeros(0, int), []
         for length in lengths:
             items = describe(source, "gallery", length)
-            ranked = [rank(compare(variables, some, items), nothing)[0] for some in queries]
-            columns.append([next(iter(each.values())).cmc[0] for each in ranked])
+            each = [rank(ranked(variables, some, items), nothing)[0] for some in queries]
+            columns.append([next(iter(rankings.values())).cmc[0] for rankings in each])
         return Evaluation(scores, own, shown, np.array(columns).T)
 
     return evaluate
@@ -247,6 +255,23 @@ def _check_learning(config: Config, trained_on: Source, model: ReidModel) -> Non
         raise UserError(
             f"config.eval.fisher={fisher} needs scikit-learn; install the extra 'metric' (pip"
             " install -e '.[metric]' in the repository)"
+        )
+
+
+def _check_second_look(config: Config, data: ReidData, model: ReidModel) -> None:
+    """Raises `UserError` if distances cannot be looked at again as the config asks for."""
+    neighbours = config.eval.query_expansion
+    asked = {"rerank": config.eval.rerank or None, "query_expansion": neighbours}
+    for key, value in asked.items():
+        if value is not None and data.single_shot:
+            raise UserError(
+                f"config.eval.{key}={value}: {data.name} is scored over galleries of one image of"
+                f" each person, drawn {DRAWS} times; expected it off"
+            )
+    if neighbours is not None and model.vector is not None and config.eval.metric == "model":
+        raise UserError(
+            f"config.eval.query_expansion={neighbours}: this model compares pairs, and not vectors"
+            " that have a mean; expected None"
         )
 
 
@@ -283,7 +308,10 @@ def _learn(
         raise UserError(
             f"config.eval.metric={config.eval.metric}, config.eval.pca={config.eval.pca}: {error}"
         ) from None
-    return lambda *args: metric(shorter(describe(*args))).astype(np.float32)
+    # Every host has learned it; its last bits are to be the same for all.
+    return lambda *args: multihost_utils.broadcast_one_to_all(
+        metric(shorter(describe(*args))).astype(np.float32)
+    )
 
 
 def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]:
@@ -296,14 +324,20 @@ def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]
     if not data.shared_tracklets:
         return {own: everything}
     both = {"official": everything, "query_removed": np.flatnonzero(not_queries(data))}
-    return {own: both.pop(own), **both}
+    # Re-ranked distances depend on all that is in the gallery: they are of one protocol only.
+    return {own: both[own]} if config.eval.rerank else {own: both.pop(own), **both}
 
 
 def _scores(
     config: Config, data: ReidData, protocols: Mapping[str, Any], rankings: Mapping[str, Ranking]
 ) -> dict[str, Any]:
     (own, columns), *_ = protocols.items()
-    words: dict[str, Any] = {"ap": config.eval.ap, "flip": config.eval.flip, "rerank": False}
+    e = config.eval
+    words: dict[str, Any] = {"ap": e.ap, "flip": e.flip, "rerank": e.rerank}
+    if e.rerank:
+        words["rerank"] = f"k1 {e.rerank_k1}, k2 {e.rerank_k2}, lambda {e.rerank_lambda}"
+    if e.query_expansion is not None:
+        words["query_expansion"] = f"by {e.query_expansion} neighbours"
     words |= {key: value for key, value in vars(config.model).items() if key.startswith("test_")}
     if config.eval.metric != "model":
         words["metric"] = f"{config.eval.metric} after {config.eval.pca} principal components"
@@ -323,6 +357,7 @@ def _scores(
         words["notes"] = "; ".join(data.notes)
     if data.shared_tracklets:
         words["mars_protocol"] = own
+    if len(rankings) > 1:
         # The figures of the two protocols do not compare, so both are given.
         words["other_protocol"] = {
             "mars_protocol": next(name for name in protocols if name != own),
@@ -341,7 +376,8 @@ def _scores(
 def _figures(ranking: Ranking) -> dict[str, Any]:
     cmc = ranking.cmc
     at = {f"rank{rank}": float(cmc[min(rank, len(cmc)) - 1]) for rank in (1, 5, 10, 20)}
-    return {**at, "mAP": float(ranking.mean_ap), "num_valid": ranking.num_valid}
+    means = {"mAP": float(ranking.mean_ap), "mINP": float(ranking.mean_inp)}
+    return {**at, **means, "num_valid": ranking.num_valid}
 
 
 def describe(scores: dict[str, Any]) -> str:
@@ -353,11 +389,7 @@ def describe(scores: dict[str, Any]) -> str:
     video = f" clips {scores['clips']};" if "clips" in scores else ""
     video += f" split {scores['split']};" if "split" in scores else ""
     video += f" {scores['notes']};" if "notes" in scores else ""
-    extra = "".join(
-        f" {words} {scores[key]};"
-        for key, words in (("metric", "metric"), ("fisher", "Fisher vectors"))
-        if key in scores
-    )
+    extra = "".join(f" {words} {scores[key]};" for key, words in _SAID.items() if scores.get(key))
     extra += "".join(f" {key} {scores[key]};" for key in scores if key.startswith("test_"))
     extra += f" {scores['single_shot']};" if "single_shot" in scores else ""
     if "shortlist" in scores:
@@ -366,11 +398,13 @@ def describe(scores: dict[str, Any]) -> str:
             f" was among them for {scores['match_on_shortlist']:.2%} of the queries;"
         )
     if "mars_protocol" in scores:
-        other = scores["other_protocol"]
-        video += (
-            f" MARS protocol {scores['mars_protocol']} ({other['mars_protocol']}: rank1"
-            f" {other['rank1']:.2%}, mAP {other['mAP']:.2%} of {other['num_valid']} queries);"
-        )
+        video += f" MARS protocol {scores['mars_protocol']}"
+        if other := scores.get("other_protocol"):
+            video += (
+                f" ({other['mars_protocol']}: rank1 {other['rank1']:.2%}, mAP {other['mAP']:.2%} of"
+                f" {other['num_valid']} queries)"
+            )
+        video += ";"
     return (
         f"{scores['data']}: {figures} [{scores['num_queries']} queries, {scores['num_gallery']}"
         f" gallery {'tracklets' if 'clips' in scores else 'images'}; {unmatched} queries without a"

@@ -63,12 +63,14 @@ SCORES = {
     "rank10": "rank-10",
     "rank20": "rank-20",
     "mAP": "mAP",
+    "mINP": "mINP",
 }
 COUNTS = ("num_queries", "num_gallery", "num_valid")
 PROTOCOL_WORDS = {
     "ap": "AP definition",
     "flip": "flip augmentation",
     "rerank": "re-ranking",
+    "query_expansion": "query expansion",
     "metric": "learned metric",
     "fisher": "Fisher vectors",
     "single_shot": "single gallery shot",

@@ -36,6 +36,13 @@ def put(tree: T, sharding: NamedSharding) -> T:
     )
 
 
+def own_rows(size: int, sharding: NamedSharding) -> slice:
+    """Which rows of an array of `size` rows lie on this process's devices, which are neighbours."""
+    indices = sharding.addressable_devices_indices_map((size,)).values()
+    bounds = [index[0].indices(size) for index in indices if index is not None]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
 def round_up(number: int, multiple: int) -> int:
     """The next multiple of a number."""
     return -(-number // multiple) * multiple

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import metrics, sharding
+from jaxreid import matching, metrics, sharding
+from jaxreid.data.index import not_queries
 from jaxreid.data.sources import Labelled, from_arrays, open_source
 from jaxreid.errors import UserError
 from jaxreid.evaluate import describe, make_evaluator
+from jaxreid.extract import make_extractor
 from jaxreid.metrics import evaluate_rank
 from jaxreid.ops import pairwise_euclidean
 from jaxreid.types import ReidModel
@@ -66,6 +68,7 @@ def test_blocks_and_devices_do_not_change_the_scores(
     want = evaluate_rank(distmat, query.pids, gallery.pids, query.camids, gallery.camids)
     np.testing.assert_allclose(evaluation.ranking.cmc, want.cmc)
     assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap)
+    assert evaluation.scores["mINP"] == pytest.approx(want.mean_inp)
     assert evaluation.scores["rank1"] == pytest.approx(want.cmc[0])
     assert evaluation.scores["num_valid"] == want.num_valid
 
@@ -156,6 +159,29 @@ def test_both_protocols_of_mars(tiny_video, protocol):
     assert {protocol, other["mars_protocol"]} == {"official", "query_removed"}
     assert f"MARS protocol {protocol} ({other['mars_protocol']}: rank1 " in describe(scores)
     assert "2 frames" in describe(scores)
+
+
+@pytest.mark.parametrize("single_shot", [False, True])
+def test_counting_on_the_devices_does_not_change_the_scores(tiny_video, monkeypatch, single_shot):
+    source = open_source(tiny_video().data)
+    source = source._replace(data=source.data._replace(single_shot=single_shot))
+    evaluate = make_evaluator(tiny_video(), mean_colour_model(), source, sharding.make_mesh())
+    on_host = evaluate({"params": jnp.ones(())})
+    monkeypatch.setattr(matching, "_on_cpu", lambda _: False)
+    on_devices = evaluate({"params": jnp.ones(())})
+    assert on_devices.scores == on_host.scores
+    assert on_devices.scores["other_protocol"]["mINP"] > 0
+    for a, b in zip(on_devices.shown, on_host.shown, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_shortlist_of_distances_that_are_not_numbers(tiny, source):
+    config = tiny()
+    config.eval.shortlist = 5
+    model = mean_colour_model(True)._replace(vector=lambda _, feats: feats["colour"])
+    evaluate = make_evaluator(config, model, source, sharding.make_mesh())
+    with pytest.raises(UserError, match=r"scoring failed: query row \d+ .* has NaN distances"):
+        evaluate({"params": jnp.ones(())})
 
 
 def test_queries_that_lose_their_match_are_not_scored(tiny):
@@ -407,3 +433,100 @@ def test_a_single_gallery_shot_is_drawn(tiny, source):
     np.testing.assert_allclose(evaluation.ranking.cmc, metrics.single_shot_cmc(distmat, *labels))
     assert evaluation.scores["rank1"] > evaluate_rank(distmat, *labels).cmc[0]
     assert "100 draws of one gallery image of each person" in describe(evaluation.scores)
+
+
+def vector_model(offset=0.0):
+    """The mean colour as a plain vector."""
+    model = mean_colour_model()
+    return model._replace(
+        features=lambda *args: model.features(*args)["colour"],
+        distance=lambda v, q, g: pairwise_euclidean(q, g) - offset,
+    )
+
+
+def colours(source, split, rows=None):
+    rows = np.arange(source.data.splits[split].size) if rows is None else rows
+    return next(source.images(split, [rows], SIZE))[:, 0, 0].astype(np.float32)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_reranked_distances_are_scored(tiny, source, devices):
+    config = tiny()
+    config.eval.query_block, config.eval.gallery_block = 5, 8
+    config.eval.rerank, config.eval.rerank_k1, config.eval.rerank_k2 = True, 6, 3
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    evaluation = make_evaluator(config, vector_model(), source, mesh)({"params": jnp.ones(())})
+    q, g = (colours(source, split) for split in ("query", "gallery"))
+    q_g, q_q, g_g = (
+        np.linalg.norm(a[:, None] - b[None], axis=-1) for a, b in ((q, g), (q, q), (g, g))
+    )
+    query, gallery = source.data.query, source.data.gallery
+    want = evaluate_rank(
+        metrics.k_reciprocal_rerank(q_g, q_q, g_g, 6, 3),
+        *(query.pids, gallery.pids, query.camids, gallery.camids),
+    )
+    plain = evaluate_rank(q_g, query.pids, gallery.pids, query.camids, gallery.camids)
+    assert evaluation.scores["mAP"] == pytest.approx(want.mean_ap)
+    assert want.mean_ap != pytest.approx(plain.mean_ap)
+    assert "re-ranked k1 6, k2 3, lambda 0.3" in describe(evaluation.scores)
+
+
+def test_re_ranking_knows_the_gallery_of_one_protocol_only(tiny_video):
+    """Where queries are taken out of the gallery, they are not their own neighbours in it."""
+    config = tiny_video()
+    config.eval.rerank, config.eval.mars_protocol = True, "query_removed"
+    source, mesh = open_source(config.data), sharding.make_mesh()
+
+    def features(variables, batch):
+        return batch.images.astype(jnp.float32).mean(axis=(1, 2, 3)) * variables["params"]
+
+    model, variables = vector_model()._replace(features=features), {"params": jnp.ones(())}
+    scores = make_evaluator(config, model, source, mesh)(variables).scores
+    extractor = make_extractor(config, model, mesh)
+    q, g = (extractor.features(variables, source, split) for split in ("query", "gallery"))
+    query, gallery = source.data.query.tracks(), source.data.gallery.tracks()
+    kept = np.flatnonzero(not_queries(source.data))
+    assert len(kept) < gallery.size
+    g = g[kept]
+    matrices = (np.linalg.norm(a[:, None] - b[None], axis=-1) for a, b in ((q, g), (q, q), (g, g)))
+    labels = query.pids, gallery.pids[kept], query.camids, gallery.camids[kept]
+    want = evaluate_rank(metrics.k_reciprocal_rerank(*matrices), *labels)
+    assert scores["mAP"] == pytest.approx(want.mean_ap)
+    assert "other_protocol" not in scores
+    assert "MARS protocol query_removed;" in describe(scores)
+
+
+def test_expanded_queries_are_scored(tiny, source):
+    config = tiny()
+    config.eval.query_expansion = 4
+    evaluate = make_evaluator(config, vector_model(), source, sharding.make_mesh())
+    scores = evaluate({"params": jnp.ones(())}).scores
+    q, g = (colours(source, split) for split in ("query", "gallery"))
+    near = np.argsort(np.linalg.norm(q[:, None] - g[None], axis=-1), axis=1)[:, :4]
+    q = (q + g[near].sum(axis=1)) / 5
+    query, gallery = source.data.query, source.data.gallery
+    distmat = np.linalg.norm(q[:, None] - g[None], axis=-1)
+    want = evaluate_rank(distmat, query.pids, gallery.pids, query.camids, gallery.camids)
+    assert scores["mAP"] == pytest.approx(want.mean_ap)
+    assert "query expansion by 4 neighbours" in describe(scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pairs", "single_shot", "message"),
+    [
+        ({"rerank": True}, False, True, "eval.rerank=True: arrays is scored over galleries of one"),
+        ({"query_expansion": 3}, False, True, "eval.query_expansion=3: arrays is scored over"),
+        ({"query_expansion": 3}, True, False, "eval.query_expansion=3: this model compares pairs"),
+        ({"rerank": True}, False, False, "rerank=True: a distance of query 0 is negative .* 0 or"),
+    ],
+)
+def test_second_looks_that_cannot_be(tiny, source, changes, pairs, single_shot, message):
+    config = tiny()
+    for name, value in changes.items():
+        setattr(config.eval, name, value)
+    model = vector_model(offset=1000.0)
+    if pairs:
+        model = model._replace(vector=lambda variables, feats: feats)
+    source = source._replace(data=source.data._replace(single_shot=single_shot))
+    with pytest.raises(UserError, match=message):
+        make_evaluator(config, model, source, sharding.make_mesh())({"params": jnp.ones(())})

@@ -9,7 +9,7 @@ DEFINITIONS = ("mean_precision", "trapezoid")
 
 def by_definition(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, ap) -> Ranking:
     """Builds every ranked list, ties put against the query, and walks it."""
-    curves, aps = [], []
+    curves, aps, inps = [], [], []
     for i in range(len(q_pids)):
         ranked = []
         for j in range(len(g_pids)):
@@ -19,6 +19,7 @@ def by_definition(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, ap) -> 
         hits = [hit for _, hit in sorted(ranked)]  # False before True: a tie is a miss first
         if not any(hits):
             aps.append(np.nan)
+            inps.append(np.nan)
             continue
         num_good, found, area, precisions = sum(hits), 0, 0.0, []
         recall_before, precision_before, curve = 0.0, 1.0, []
@@ -31,10 +32,12 @@ def by_definition(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, ap) -> 
                 precisions.append(precision)
             curve.append(float(found > 0))
         curves.append([curve[min(k, len(curve) - 1)] for k in range(max_rank)])
+        inps.append(num_good / max(k for k, hit in enumerate(hits, start=1) if hit))
         aps.append(sum(precisions) / num_good if ap == "mean_precision" else area)
     cmc = np.mean(curves, axis=0) if curves else np.full(max_rank, np.nan)
     mean_ap = float(np.nanmean(aps)) if curves else np.nan
-    return Ranking(cmc, mean_ap, np.array(aps), len(curves))
+    mean_inp = float(np.nanmean(inps)) if curves else np.nan
+    return Ranking(cmc, mean_ap, np.array(aps), len(curves), np.array(inps), mean_inp)
 
 
 def random_case(seed):
@@ -71,6 +74,8 @@ def test_equals_the_definition_on_random_cases():
         np.testing.assert_allclose(got.cmc, want.cmc, rtol=1e-12)
         np.testing.assert_allclose(got.ap, want.ap, rtol=1e-12)
         np.testing.assert_allclose(got.mean_ap, want.mean_ap, rtol=1e-12)
+        np.testing.assert_allclose(got.inp, want.inp, rtol=1e-12)
+        np.testing.assert_allclose(got.mean_inp, want.mean_inp, rtol=1e-12)
         assert got.num_valid == want.num_valid
         uncounted += len(got.ap) - got.num_valid
     assert uncounted > 100  # the cases do hold queries without a match
@@ -91,6 +96,36 @@ def test_average_precision_of_literal_lists(hits, ap, want):
     ranking = from_hits(hits, ap=ap)
     assert ranking.mean_ap == pytest.approx(want, abs=5e-5)
     assert ranking.ap.tolist() == [ranking.mean_ap]
+
+
+@pytest.mark.parametrize(("hits", "want"), [([1, 1, 0], 1.0), ([0, 1], 0.5), ([1, 0, 1, 0], 2 / 3)])
+def test_inverse_negative_penalty_of_literal_lists(hits, want):
+    ranking = from_hits(hits)
+    assert ranking.inp.tolist() == [want]
+    assert ranking.mean_inp == want
+
+
+def test_float64_is_ranked_as_float64():
+    """The match is farther by less than float32 can tell."""
+    distmat = np.array([[1.0, 1.0 + 1e-12, 1.0 + 2e-12]])
+    labels = (np.array([1]), np.array([2, 1, 2]), np.array([1]), np.full(3, 2))
+    assert match_ranks(distmat, *labels)[0].tolist() == [2]
+    assert match_ranks(distmat.astype(np.float32), *labels)[0].tolist() == [3]
+
+
+@pytest.mark.parametrize("people", [300, 2_000])  # many matches, and few
+def test_a_gallery_of_several_pieces(people):
+    """Longer than what is looked at together, junk in between, and a transposed matrix."""
+    rng = np.random.default_rng(0)
+    distmat = rng.integers(0, 50, (70_000, 3)).astype(np.float32).T
+    pids, camids = rng.integers(-1, people, 70_000), rng.integers(1, 4, 70_000)
+    got = match_ranks(distmat, np.array([0, 5, 9]), pids, np.array([1, 2, 3]), camids)
+    for row, pid, camid, ranks in zip(distmat, [0, 5, 9], [1, 2, 3], got, strict=True):
+        matches = np.sort(row[(pids == pid) & (camids != camid)])
+        others = row[(pids != pid) & (pids != -1)]
+        want = [j + (others <= m).sum() for j, m in enumerate(matches, start=1)]
+        assert ranks.tolist() == want
+        assert len(want) > 0
 
 
 def test_cmc_keeps_its_last_value_beyond_a_small_gallery():
@@ -163,6 +198,8 @@ def test_no_query_with_a_match():
     )
     assert ranking.num_valid == 0
     assert np.isnan(ranking.mean_ap)
+    assert np.isnan(ranking.mean_inp)
+    assert np.isnan(ranking.inp).tolist() == [True, True]
     assert np.isnan(ranking.cmc).all()
     assert np.isnan(ranking.ap).tolist() == [True, True]
 
