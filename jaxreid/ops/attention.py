@@ -6,6 +6,7 @@ Symbols are the paper's: x a sequence of unit vectors, q its filters (Eq. 1), x�
 x̂ aligned.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -86,32 +87,55 @@ def dual_attention_distmat(
 
         ‖x̄ - pᵀx‖² = ‖x̄‖² - 2 pᵀ(x x̄) + pᵀ G p
 
-    needs two matrix products for the whole block, and per pair only `s x s` numbers. Equal to
-    the definition to 1e-5 in float32 but for distances under about 1e-2, where the subtraction
-    cancels: meant for ranking, not for gradients.
+    needs two matrix products for all pairs, and per pair only `s x n` numbers, which are held
+    for some gallery items at a time. Equal to the definition to 1e-5 in float32 but for distances
+    under about 1e-2, where the subtraction cancels: meant for ranking, not for gradients.
 
     Args:
         queries: leaves `[q s d]`.
-        gallery: leaves `[g n d]`.
+        gallery: leaves `[g n d]`; may be divided over devices along g.
     """
-    forward = _aligned_norms(queries, gallery)  # d_a of Eq. (4), "q g s"
-    backward = _aligned_norms(gallery, queries)  # d_b of Eq. (4), "g q n"
-    return forward.mean(axis=-1) / 2 + backward.mean(axis=-1).T / 2  # Eq. (5)
+    q, (g, n, d) = len(queries.x), gallery.x.shape
+    # Each device takes some items of its own share at a time: so many that a CPU's cache holds
+    # what they need, and that an accelerator has work enough.
+    devices = math.gcd(g, jax.device_count())
+    share = g // devices
+    steps = max(1, math.ceil(share / (16 if jax.default_backend() == "cpu" else 1024)))
+    some = math.ceil(share / steps)
+
+    def divide(x: Array) -> Array:
+        shares = x.reshape(devices, share, n, d)
+        padded = jnp.pad(shares, ((0, 0), (0, steps * some - share), (0, 0), (0, 0)))
+        return padded.reshape(devices, steps, some, n, d)
+
+    parts = jax.tree.map(divide, gallery)
+
+    def against(step: Array) -> Array:
+        part = jax.tree.map(lambda x: x[:, step].reshape(devices * some, n, d), parts)
+        d_a, d_b = _aligned_norms(queries, part), _aligned_norms(part, queries)  # Eq. (4)
+        return d_a.mean(axis=-1).T / 2 + d_b.mean(axis=-1) / 2  # Eq. (5)
+
+    blocks = jax.lax.map(against, jnp.arange(steps)).reshape(steps, q, devices, some)
+    shares = blocks.transpose(1, 2, 0, 3).reshape(q, devices, steps * some)
+    return shares[:, :, :share].reshape(q, g)
 
 
-def _aligned_norms(a: FeatureSequence, b: FeatureSequence) -> Float[Array, "q g s"]:
-    """Eq. (4) for all pairs: ‖x̄_a - x̂_b‖ at every position of a."""
+def _aligned_norms(a: FeatureSequence, b: FeatureSequence) -> Float[Array, "g q s"]:
+    """Eq. (4) for all pairs: ‖x̄_a - x̂_b‖ at every position of a.
+
+    The axis of b's positions, over which all sums run, is never the last: compilers vectorise
+    over the last, and b's items lead as the products with their Gram matrices want them.
+    """
 
     def product(u: Array, v: Array) -> Array:
-        return jnp.einsum("qsd,gnd->qgsn", u, v, precision="highest")
+        return jnp.einsum("gnd,qsd->gnqs", u, v, precision="highest")
 
-    weights = jax.nn.softmax(product(a.filters, b.x), axis=-1)  # σ(ê), "q g s n"
-    gram = jnp.einsum("gnd,gmd->gnm", b.x, b.x, precision="highest")
-    cross = product(a.refined, b.x)
+    weights = jax.nn.softmax(product(b.x, a.filters), axis=1)  # σ(ê), "g n q s"
+    gram = jnp.einsum("gmd,gnd->gmn", b.x, b.x, precision="highest")
     # pᵀ G p - 2 pᵀ (x x̄) = pᵀ (G p - 2 x x̄), in one pass over the weights.
-    quadratic = jnp.einsum("qgsn,gnm->qgsm", weights, gram, precision="highest")
-    squares = jnp.sum(weights * (quadratic - 2 * cross), axis=-1)
-    squares += jnp.sum(jnp.square(a.refined), axis=-1)[:, None, :]
+    quadratic = jnp.einsum("gmn,gnqs->gmqs", gram, weights, precision="highest")
+    squares = jnp.sum(weights * (quadratic - 2 * product(b.x, a.refined)), axis=1)
+    squares += jnp.sum(jnp.square(a.refined), axis=-1)[None]
     return jnp.sqrt(jnp.maximum(squares, 0.0))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import ops
+from jaxreid import ops, sharding
 from jaxreid.ops import FeatureSequence
 
 
@@ -96,6 +96,53 @@ def test_the_distance_does_not_depend_on_the_block():
             block = jax.tree.map(lambda leaf, i=start, n=size: leaf[i : i + n], feats)
             part = ops.dual_attention_distmat(queries, block)
             np.testing.assert_allclose(part, whole[:, start : start + size], atol=1e-6)
+
+
+@pytest.mark.parametrize("g", [0, 1, 131, 264])
+def test_galleries_of_any_size_are_taken_in_steps(g):
+    # Of 8 devices' shares of 264, 33 each, or of the one share of 131, the last step is not full.
+    (x, q), (y, r) = items(16, 2, s=3, d=4), items(17, g, s=2, d=4)
+    want = [[distance_loop((x[i], q[i]), (y[j], r[j])) for j in range(g)] for i in range(2)]
+    got = ops.dual_attention_distmat(sequences(x, q), sequences(y, r))
+    assert got.shape == (2, g)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("g", [128, 264])
+def test_devices_match_their_own_part_of_the_gallery(g):
+    mesh = sharding.make_mesh(jax.devices()[:8])
+    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+    queries, feats = sequences(*items(18, 3)), sequences(*items(19, g))
+    run = jax.jit(ops.dual_attention_distmat, in_shardings=(everywhere, divided))
+    compiled = run.lower(queries, feats).compile()
+    moves = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter")
+    assert not any(move in compiled.as_text() for move in moves)
+    assert compiled.output_shardings.spec == jax.sharding.PartitionSpec(None, *divided.spec)
+    np.testing.assert_allclose(
+        run(sharding.put(queries, everywhere), sharding.put(feats, divided)),
+        ops.dual_attention_distmat(queries, feats),
+        atol=1e-6,
+    )
+
+
+def test_memory_does_not_grow_with_the_gallery():
+    def temporaries(g):
+        shapes = [jax.ShapeDtypeStruct((n, 32, 64), jnp.float32) for n in (8, g)]
+        feats = [FeatureSequence(x, x, x) for x in shapes]
+        compiled = jax.jit(ops.dual_attention_distmat).lower(*feats).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # The weights of all pairs would be 34 and 134 MB.
+    assert temporaries(1024) < 16e6
+    assert temporaries(4096) < 16e6
+
+
+def test_filters_of_any_length_do_not_overflow():
+    (x, q), (y, r) = items(20, 2, scale=1e4), items(21, 3, scale=1e4)
+    want = [[distance_loop((x[i], q[i]), (y[j], r[j])) for j in range(3)] for i in range(2)]
+    got = ops.dual_attention_distmat(sequences(x, q), sequences(y, r))
+    # Weights of all or nothing: a product's rounding, 1e-3 of a logit, is what is left.
+    np.testing.assert_allclose(got, want, atol=1e-3)
 
 
 def test_the_distance_is_symmetric_and_bounded():
