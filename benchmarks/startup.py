@@ -49,7 +49,7 @@ def child(path: str) -> None:
     optimizer, _ = make_optimizer(config.optim, plan.steps_per_epoch)
     step = make_train_step(config, make_model(config, source), optimizer, mesh)
     for batch in batches:
-        state, _ = jax.block_until_ready(step(state, batch))
+        state, _ = jax.block_until_ready(step(state, batch, True))
         marks.append(time.perf_counter())
     parts = [b - a for a, b in pairwise(marks)]
     print(json.dumps([*parts[:4], marks[4] - start, parts[4]]))

@@ -1,6 +1,7 @@
 """Errors that a user can act on: one line that names the file, the key or the flag."""
 
 import difflib
+import signal
 from collections.abc import Iterable, Mapping
 
 
@@ -33,4 +34,5 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         """Of the signal of that number."""
         super().__init__(f"stopped by signal {signum}; the same command goes on from here")
-        self.exit_code = 128 + signum
+        # SLURM's warning asks for the same as the SIGTERM that follows it.
+        self.exit_code = 128 + (signal.SIGTERM if signum == signal.SIGUSR1 else signum)

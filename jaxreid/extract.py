@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxreid import sharding
+from jaxreid import distributed, sharding
 from jaxreid.config import Config
 from jaxreid.data.clips import Clips, scored_clips
 from jaxreid.data.index import Tracklets
@@ -42,13 +42,24 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
     """
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     batch_size = sharding.round_up(config.eval.batch_size, mesh.size)
+    mine = sharding.own_rows(batch_size, divided)
+    share = mine.stop - mine.start
 
     def on_devices(function: Callable[..., Any]) -> Callable[[Variables, Any], Any]:
-        """`(variables, whole batch) -> result on the host`, computed on all devices."""
-        jitted = jax.jit(function, in_shardings=(everywhere, divided), out_shardings=divided)
+        """`(variables, own rows) -> result of the whole batch on every host`."""
+        to_all = everywhere if share < batch_size else divided
+        jitted = jax.jit(function, in_shardings=(everywhere, divided), out_shardings=to_all)
         return lambda variables, batch: jax.device_get(
-            jitted(variables, sharding.put(pad(batch, batch_size), divided))
+            jitted(variables, sharding.put(pad(batch, share), divided))
         )
+
+    def own(batch: Int[np.ndarray, " b"]) -> Int[np.ndarray, " own"]:
+        """Those of a batch's items that are this host's: at the tail perhaps none, then the last.
+
+        So all hosts take equal steps.
+        """
+        here = batch[mine]
+        return here if len(here) else batch[-1:]
 
     of_batch = on_devices(model.features)
     pool, vector, of_frames = (
@@ -57,17 +68,23 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
 
     def batches(
         source: Source, split: str, length: int | None = None
-    ) -> Iterator[tuple[Int[np.ndarray, " b"], Batch]]:
-        """The clips of a split, with the item that each belongs to."""
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Bool[np.ndarray, "b t"] | None, Batch]]:
+        """Of every batch of clips the item and the mask of each, and this host's share of it."""
         tracks = source.data.splits[split].tracks()
         rows, items, mask = clips(config, tracks, split, length)
-        chosen = [slice(i, i + batch_size) for i in range(0, len(rows), batch_size)]
+        numbers = np.arange(len(rows))
+        whole = [numbers[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        chosen = [own(batch) for batch in whole]
         images = source.images(split, [rows[some] for some in chosen], config.data.image_size)
-        for some, pixels in zip(chosen, images, strict=True):
-            of = items[some]  # In rising order, so the clips of an item are neighbours.
+        for batch, some, pixels in zip(whole, chosen, images, strict=True):
+            of = items[some]
             real = None if mask is None else mask[some]
             joints = source.bodies and source.bodies.at(split, rows[some], config.data.image_size)
-            yield of, Batch(pixels, tracks.pids[of], tracks.camids[of], real, joints)
+            part = Batch(pixels, tracks.pids[of], tracks.camids[of], real, joints)
+            # No host hands it to the devices before all have read theirs.
+            distributed.barrier("the next batch of the scoring")
+            # In rising order, so the clips of an item are neighbours.
+            yield items[batch], None if mask is None else mask[batch], part
 
     def features(
         variables: Variables, source: Source, split: str, length: int | None = None
@@ -75,7 +92,7 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
         size = source.data.splits[split].tracks().size
         total: Features = None
         counts = np.zeros(size, int)
-        for of, batch in batches(source, split, length):
+        for of, _, batch in batches(source, split, length):
             found = of_batch(variables, batch)
             if total is None:
                 total = jax.tree.map(lambda x: np.zeros((size, *x.shape[1:]), x.dtype), found)
@@ -95,8 +112,8 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
     ) -> list[Float[np.ndarray, "t d"]]:
         assert of_frames is not None
         descriptors, items = [], []
-        for of, batch in batches(source, split, length):
-            real = np.ones(batch.images.shape[:2], bool) if batch.mask is None else batch.mask
+        for of, mask, batch in batches(source, split, length):
+            real = np.ones((len(of), batch.images.shape[1]), bool) if mask is None else mask
             descriptors.append(of_frames(variables, batch)[: len(of)][real])
             items.append(np.repeat(of, real.sum(axis=1)))
         ends = np.cumsum(np.bincount(np.concatenate(items)))[:-1]
@@ -108,7 +125,8 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
         return in_batches(vector, variables, feats, len(jax.tree.leaves(feats)[0]))
 
     def in_batches(function: Any, variables: Variables, feats: Features, size: int) -> Any:
-        found = [function(variables, block) for block in blocks(feats, size, batch_size)]
+        chosen = [own(batch) for batch in blocks(np.arange(size), size, batch_size)]
+        found = [function(variables, jax.tree.map(lambda x, s=s: x[s], feats)) for s in chosen]
         return jax.tree.map(lambda *x: np.concatenate(x)[:size], *found)
 
     return Extractor(features, frames, vectors)

@@ -1,42 +1,62 @@
 """What a run says while it goes: `metrics.jsonl`, TensorBoard, and lines or a bar on the screen."""
 
 import json
+import os
+import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
+from jaxreid import distributed
 from jaxreid.errors import UserError
 
 
 class RunLog:
     """Writes the metrics of steps, once each, also over interruptions.
 
-    On a terminal there is a bar with the throughput and the time left; elsewhere plain lines.
+    On a terminal there is a bar with the throughput and the time left; elsewhere plain lines. Of
+    several processes the first writes, and the others' logs do nothing.
+
+    What `write` was given is on disk when it returns. A line that cannot be written whole is taken
+    back: a run that saves its state after its lines has a line for each step.
     """
 
     def __init__(self, workdir: Path, step: int, total: int) -> None:
         """Opens the log of a run that has taken `step` of `total` steps.
 
         Lines of later steps, from before a kill, are dropped: those steps are taken again.
+
+        Raises:
+            UserError: it cannot be written.
         """
-        self._path = workdir / "metrics.jsonl"
+        self._path, self._total, self._bar = workdir / "metrics.jsonl", total, None
+        if not distributed.is_first():
+            return
         kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.replace(self._path)
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
-        self._bar = None
+        with self._writing():
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.replace(self._path)
+            self._file = self._path.open("ab", buffering=0)
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+            # Not its `SummaryWriter`: on a full disk that one's thread dies, and all wait for it.
+            self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
+            again = SessionLog(status=SessionLog.START)
+            self._board.write_event(Event(step=step + 1, session_log=again))
         if sys.stdout.isatty():
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, TimeRemainingColumn(), console=Console())
             self._task = self._bar.add_task("", total=total, completed=step)
-        self._total = total
 
     def __enter__(self) -> "RunLog":
         """Shows the bar."""
@@ -53,8 +73,10 @@ class RunLog:
         """Closes everything."""
         if self._bar:
             self._bar.stop()
-        self._file.close()
-        self._board.close()
+        if distributed.is_first():
+            self._file.close()
+            with suppress(OSError):  # A full disk has been said.
+                self._board.close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line for a step.
@@ -62,11 +84,18 @@ class RunLog:
         Args:
             step: steps taken.
             values: by name.
+
+        Raises:
+            UserError: it cannot be written, as when the disk is full.
         """
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        if not distributed.is_first():
+            return
+        with self._writing():
+            self._append((json.dumps({"step": step, **values}) + "\n").encode())
+            for name, value in values.items():
+                event = Event(step=step, wall_time=time.time(), summary=scalar(name, value))
+                self._board.write_event(event)
+            self._board.flush()
         words = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar:
             self._bar.update(self._task, completed=step, description=words)
@@ -77,6 +106,27 @@ class RunLog:
         """Moves the bar."""
         if self._bar:
             self._bar.update(self._task, completed=step)
+
+    def _append(self, line: bytes) -> None:
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:  # The last write before the disk is full may be a part only.
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)
+            raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            free = shutil.disk_usage(self._path.parent).free / 1e6
+            raise UserError(
+                f"{self._path}: cannot write there ({error.strerror}; {free:.3g} MB free); the same"
+                " command goes on from the last checkpoint"
+            ) from error
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in 
 """
 
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -15,9 +16,10 @@ from typing import Any, Literal, cast, get_args
 import jax
 import numpy as np
 from absl import app, flags
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from jaxreid import report, sharding
+from jaxreid import __version__, distributed, report, sharding
 from jaxreid.checkpoint import Checkpoints, has_checkpoint
 from jaxreid.config import Config, claim_workdir, parse_flags, validate
 from jaxreid.data import index
@@ -25,6 +27,7 @@ from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.evaluate import Evaluator, describe, make_evaluator
+from jaxreid.lock import hold
 from jaxreid.train import (
     check_batches,
     check_clips,
@@ -42,6 +45,18 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: a new one, or one to go on with."
 )
 _MODE = flags.DEFINE_enum("mode", "train_and_evaluate", get_args(Mode), "What to do.")
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "auto",
+    "The processes of the run: auto (as SLURM, Open MPI or Kubernetes says; else one), off, or"
+    " HOST:PORT,N,I: the coordinator's address, their number, and which of them this is.",
+)
+_DEADLINE = flags.DEFINE_float(
+    "deadline",
+    distributed.DEADLINE,
+    "Seconds for which a process may be silent before the others give it up.",
+    lower_bound=1.0,
+)
 
 
 def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dict[str, Any]:
@@ -55,8 +70,15 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
         Interrupted: a signal stopped it; its state is saved.
     """
     validate(config)
-    if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
-        return run_splits(config, workdir, mode, splits)
+    with hold(workdir):
+        if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
+            return run_splits(config, workdir, mode, splits)
+        return run_one(config, workdir, mode)
+
+
+def run_one(config: Config, workdir: Path, mode: Mode) -> dict[str, Any]:
+    """A run over one split of the data, in a folder that is held."""
+    distributed.agree(setup(config), "the start")
     source, mesh = open_source(config.data), sharding.make_mesh()
     others = open_others(config)
     for each in (source, *others.values()):
@@ -77,7 +99,13 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     check_model(config, source, mesh, trains=trains, starts=not started)
     if trains and config.data.check and config.data.source != "tfds":
         check_files(config, source, *others.values())
-    claim_workdir(config, workdir, source.data.fingerprint(), started)
+    fingerprint = source.data.fingerprint()
+    of_others = {name: other.data.fingerprint() for name, other in others.items()}
+    facts = {"the data": fingerprint, **of_others, f"checkpoint in {workdir}": started}
+    distributed.agree(facts, "the data")
+    if distributed.is_first():
+        claim_workdir(config, workdir, fingerprint, started)
+    distributed.require_shared(workdir / "config.json")
     if trains:
         state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
     else:
@@ -89,7 +117,11 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     def score(folder: Path, evaluate: Evaluator, source: Source) -> dict[str, Any]:
         evaluation = evaluate(state.variables, config.eval.lengths)
         print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
-        report.write(folder, config, source, model, state.variables, evaluation)
+        # A host whose processor rounds in another way would rank in another way.
+        distributed.agree({"scores": evaluation.scores}, "the scores")
+        if distributed.is_first():
+            variables = jax.device_get(state.variables)  # The others are not called on to compute.
+            report.write(folder, config, source, model, variables, evaluation)
         print(f"report: {folder / 'report.md'}, pictures: {folder / 'eval'}", flush=True)
         return evaluation.scores
 
@@ -142,6 +174,8 @@ def write_mean(workdir: Path, config: Config, scores: list[dict[str, Any]]) -> d
         for key, value in scores[0].items()
     } | {"split": f"mean of {len(scores)}"}
     print(f"all splits, {describe(mean)}", flush=True)
+    if not distributed.is_first():
+        return mean
     report.write_scores(workdir, mean)
     page = report.write_report(
         workdir,
@@ -154,8 +188,19 @@ def write_mean(workdir: Path, config: Config, scores: list[dict[str, Any]]) -> d
     return mean
 
 
+def setup(config: Config) -> dict[str, Any]:
+    """What all processes of a run must have alike. Where the data lies may differ."""
+    here = {
+        "jaxreid": __version__,
+        "jax": jax.__version__,
+        "devices of a process": f"{jax.local_device_count()} {jax.local_devices()[0].device_kind}",
+    }
+    keys = flatten_dict(config.to_dict(), sep=".")
+    return here | {f"config.{key}": keys[key] for key in keys.keys() - {"data.root", "data.cache"}}
+
+
 def check_files(config: Config, source: Source, *others: Source) -> None:
-    """Decodes every file that the first epoch and the scoring read.
+    """Decodes every file that the first epoch and the scoring read; each process takes its share.
 
     Raises:
         UserError: some do not decode; names the first ones.
@@ -165,8 +210,9 @@ def check_files(config: Config, source: Source, *others: Source) -> None:
     for data in [each.data for each in others or (source,)]:
         for split in (data.query, data.gallery):
             paths += [split.path(row) for row in range(split.size)]
-    print(f"decoding {len(set(paths))} files to check them", flush=True)
-    if broken := find_broken(paths):
+    paths = list(dict.fromkeys(paths))
+    print(f"decoding {len(paths)} files to check them", flush=True)
+    if broken := find_broken(paths[jax.process_index() :: jax.process_count()]):
         rest = f" (and {len(broken) - 3} more files)" if len(broken) > 3 else ""
         raise UserError("; ".join(broken[:3]) + rest)
 
@@ -183,8 +229,17 @@ def report_errors(command: Callable[[], object]) -> int:
     try:
         command()
     except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
+        print(f"jaxreid: error: {distributed.name()}{error}", file=sys.stderr, flush=True)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"jaxreid: error: {distributed.name()}{where}{error.strerror}", file=sys.stderr)
+        return 2
+    except distributed.Lost as lost:
+        print(f"jaxreid: error: {distributed.name()}{lost}", file=sys.stderr, flush=True)
+        return distributed.LOST
     except Interrupted as stopped:
         print(f"jaxreid: {stopped}", file=sys.stderr)
         return stopped.exit_code
@@ -200,10 +255,19 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if argv[1:]:
             raise UserError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
+        distributed.start(_DISTRIBUTED.value, _DEADLINE.value)
         run(_CONFIG.value, Path(_WORKDIR.value or ""), cast(Mode, _MODE.value))
 
+    # Outside the training loop there is nothing to save, and either ends the process.
+    signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     use_compilation_cache()
-    sys.exit(report_errors(command))
+    try:
+        code = report_errors(command)
+    except Exception as error:
+        distributed.give_up(error)
+        raise
+    distributed.end(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

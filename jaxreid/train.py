@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Float16, Int
+from jaxtyping import Array, Float, Float16, Int, UInt8
 
-from jaxreid import pretrained, sharding
+from jaxreid import distributed, pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
 from jaxreid.data.augment import random_crop_and_flip
@@ -28,7 +28,7 @@ from jaxreid.logs import RunLog
 from jaxreid.pretrained.weights import BACKBONE
 from jaxreid.types import Batch, Metrics, ReidModel, TrainState, Variables
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -51,8 +51,9 @@ def train(
         evaluate: `variables -> scores`, called every `config.eval.every` steps.
 
     Raises:
-        UserError: the data cannot fill a batch, or the loss is no longer finite.
-        Interrupted: a signal came; the state has been saved.
+        UserError: the data cannot fill a batch; or an image cannot be read, or the loss is no
+            longer finite, and the state of the last good step has been saved; or the disk is full.
+        Interrupted: a signal came, here or in another process; the state has been saved.
     """
     data, index = config.data, source.data.train
     plan = check_batches(config, source, mesh)
@@ -63,6 +64,13 @@ def train(
             " theirs are drawn with replacement",
             flush=True,
         )
+    divided = sharding.split(mesh)
+    mine = sharding.own_rows(data.batch_size, divided)
+
+    def own_rows(step: int) -> Int[np.ndarray, "b *t"]:
+        """The share of this process in a batch."""
+        return plan.rows(step)[mine]
+
     total, frozen_steps = _num_steps(config, plan)
     optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
     take_step = {
@@ -77,31 +85,52 @@ def train(
             print(f"resumed from step {first} of {total}", flush=True)
         steps = range(first, total)
         if data.cache is None or not steps:
-            images = source.images("train", map(plan.rows, steps), data.load_size)
+            images = source.images("train", map(own_rows, steps), data.load_size)
         else:
-            maps = _cached_maps(config, source, mesh, state.variables, plan, steps)
+            maps = _cached_maps(config, source, mesh, state.variables, plan, steps, mine)
             images = stack.enter_context(maps)
         log = stack.enter_context(RunLog(workdir, first, total))
         caught = stack.enter_context(_signals())
         previous: Metrics | None = None
         logged, clock = first, time.perf_counter()
+
+        def save_good(step: int) -> None:
+            if step > first:
+                checkpoints.save(step, state)
+
+        def require_finite(metrics: Metrics, step: int) -> None:
+            if not metrics["finite"]:
+                save_good(step)  # From that step on, the state has stayed as it was.
+                raise UserError(_not_finite(metrics, step, plan, source, schedule))
+
         for step in steps:
-            first_frames = _first_frames(plan.rows(step))
+            first_frames = _first_frames(own_rows(step))
             labels = index.pids[first_frames], index.camids[first_frames]
             joints = source.bodies and source.bodies.at("train", first_frames, data.load_size)
-            batch = Batch(next(images), *labels, joints=joints)
-            batch = sharding.put(batch, sharding.split(mesh))
-            state, metrics = take_step[step < frozen_steps](state, batch)
+            failure: Exception | None = None
+            try:
+                batch = Batch(next(images), *labels, joints=joints)
+            except (UserError, OSError) as error:
+                failure = error
+            # All processes stop at one step. They agree while the devices are still at work.
+            if reasons := _reasons_to_stop(caught, failure):
+                if previous is not None:
+                    require_finite(previous, step - 1)
+                save_good(step)
+                raise _stop(reasons, failure, step)
+            batch = sharding.put(batch, divided)
+            sound = np.True_ if previous is None else previous["finite"]
+            state, metrics = take_step[step < frozen_steps](state, batch, sound)
             # The step before is looked at while this one runs.
             if previous is not None:
-                _require_finite(previous, step - 1, plan, source, schedule)
+                require_finite(previous, step - 1)
             previous, done = metrics, step + 1
             log.advance(done)
             logs = done % config.train.log_every == 0 or done == total
             scoring = config.eval.every and done % config.eval.every == 0 and done < total
-            saves = caught or done % config.train.checkpoint_every == 0 or done == total
+            saves = done % config.train.checkpoint_every == 0 or done == total
             if logs or scoring or saves:
-                _require_finite(metrics, step, plan, source, schedule)
+                require_finite(metrics, step)
 
             values, scores = {}, None
             if logs:
@@ -113,10 +142,14 @@ def train(
             if scoring:
                 try:
                     scores = evaluate(state.variables)
-                except BaseException:
-                    if values:
-                        log.write(done, values)
-                    checkpoints.save(done, state)
+                except BaseException as error:
+                    # Saving takes all processes, and the others are still at work on the scores.
+                    if jax.process_count() == 1:
+                        if values:
+                            log.write(done, values)
+                        checkpoints.save(done, state)
+                        if isinstance(error, UserError):
+                            raise _stop({0: _DATA}, error, done) from error
                     raise
                 values |= {name: scores[name] for name in ("rank1", "mAP")}
             if values:
@@ -124,9 +157,27 @@ def train(
                 logged, clock = done, time.perf_counter()
             if saves or scoring:
                 checkpoints.save(done, state, scores)
-            if caught:
-                raise Interrupted(caught[0])
+        if reasons := _reasons_to_stop(caught, None):
+            raise _stop(reasons, None, total)
     return state
+
+
+_DATA = "data"
+
+
+def _reasons_to_stop(caught: list[int], failure: Exception | None) -> dict[int, str]:
+    """What each process has to say, by its index: a signal's number, or that it has no data."""
+    mine = str(caught[0]) if caught else _DATA if failure else None
+    return distributed.gather(mine, "the next step")
+
+
+def _stop(reasons: dict[int, str], failure: Exception | None, step: int) -> Exception:
+    """The error that ends a run whose state has been saved."""
+    signals = [int(reason) for reason in reasons.values() if reason != _DATA]
+    if signals and not failure:
+        return Interrupted(signals[0])
+    why = failure or f"process {min(reasons)} cannot read its images"
+    return UserError(f"{why}; stopped after step {step}, and the same command goes on from there")
 
 
 def check_batches(config: Config, source: Source, mesh: Mesh) -> Plan:
@@ -165,16 +216,25 @@ def _num_steps(config: Config, plan: Plan) -> tuple[int, int]:
 
 @contextmanager
 def _cached_maps(
-    config: Config, source: Source, mesh: Mesh, variables: Variables, plan: Plan, steps: range
+    config: Config,
+    source: Source,
+    mesh: Mesh,
+    variables: Variables,
+    plan: Plan,
+    steps: range,
+    mine: slice,
 ) -> Iterator[Iterator[Float16[np.ndarray, "b t h w c"]]]:
-    """What the frozen backbone makes of each batch of the plan, from the cache on disk."""
+    """What the frozen backbone makes of each batch's rows `mine`, from the cache on disk."""
     data, frames = config.data, source.data.train.size
     model = make_model(config, source, frozen=True)
     assert data.cache is not None
     assert model.maps is not None  # `check_model` has looked.
+    # One process fills the cache, with its own devices, and the others then read it.
+    mesh = sharding.make_mesh(list(mesh.local_devices))
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     maps = jax.jit(model.maps, in_shardings=(everywhere, divided), out_shardings=divided)
-    variables = jax.tree.map(jnp.copy, variables)  # The first step uses up the state's.
+    # A copy, as the first step uses up the state's.
+    variables = sharding.put(jax.tree.map(np.array, variables), everywhere)
     batch_size = sharding.round_up(config.eval.batch_size, mesh.size)
     pixels = jax.ShapeDtypeStruct((batch_size, *data.image_size, 3), jnp.uint8)
     key = {
@@ -184,15 +244,19 @@ def _cached_maps(
         "precision": config.train.precision,
     }
     shape = jax.eval_shape(maps, variables, pixels).shape[1:]
-    with MapCache(data.cache, key, shape, frames, flip=data.flip) as cache:
-        frozen = partial(maps, variables)
-        fill = partial(cache.fill, source.images, "train", data.image_size, frozen, batch_size)
-        fill()
 
-        def rows(step: int) -> Int[np.ndarray, "b t"]:
-            drawn = plan.rows(step)
-            return mirrored(drawn, step, config.train.seed, frames) if data.flip else drawn
+    def frozen(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Array, "n h w c"]:
+        return maps(variables, sharding.put(images, divided))
 
+    def rows(step: int) -> Int[np.ndarray, "b t"]:
+        drawn = plan.rows(step)
+        return (mirrored(drawn, step, config.train.seed, frames) if data.flip else drawn)[mine]
+
+    with ExitStack() as stack:
+        for _ in distributed.in_turn("the cache of maps"):
+            cache = stack.enter_context(MapCache(data.cache, key, shape, frames, flip=data.flip))
+            fill = partial(cache.fill, source.images, "train", data.image_size, frozen, batch_size)
+            fill()
         yield cache.images(map(rows, steps), mend=fill)
 
 
@@ -377,7 +441,8 @@ def make_train_step(
     """The jitted step: augment, loss, gradient, update.
 
     A step whose loss or gradient is not finite leaves the state as it was, and says so in the
-    metric `finite`. The state that is given is used up.
+    metric `finite`. So does one that is told that the step before was not `sound`, since it is
+    handed to the devices before that is known. The state that is given is used up.
     """
     data = config.data
     crop_and_flip = partial(
@@ -390,7 +455,7 @@ def make_train_step(
         shift=data.shift,
     )
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, sound: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         key_augment, key_loss = jax.random.split(key)
         if batch.images.dtype == jnp.uint8:  # else maps from the cache
@@ -408,30 +473,28 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         model_state = {**state.model_state, **model_state}
         after = TrainState(state.step + 1, params, model_state, opt_state)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        finite = sound & jnp.isfinite(value) & jnp.isfinite(norm)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return kept, {"loss": value, **metrics, "grad_norm": norm, "finite": finite}
 
     everywhere = sharding.replicated(mesh)
     return jax.jit(
         train_step,
-        in_shardings=(everywhere, sharding.split(mesh)),
+        in_shardings=(everywhere, sharding.split(mesh), everywhere),
         out_shardings=everywhere,
         donate_argnums=0,
     )
 
 
-def _require_finite(
+def _not_finite(
     metrics: Metrics, step: int, plan: Plan, source: Source, schedule: optax.Schedule
-) -> None:
-    if metrics["finite"]:
-        return
+) -> str:
     index = source.data.train
     files = ", ".join(str(index.paths[row]) for row in _first_frames(plan.rows(step)))
-    raise UserError(
+    return (
         f"the loss or its gradient is not finite at step {step + 1}"
         f" (loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['grad_norm']):.4g},"
-        f" learning rate {float(schedule(step)):.4g}); the last checkpoint stays."
+        f" learning rate {float(schedule(step)):.4g}); the state after step {step} is kept."
         f" The batch: {files}"
     )
 
@@ -443,18 +506,20 @@ def _first_frames(rows: Int[np.ndarray, "b *t"]) -> Int[np.ndarray, " b"]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, to act on between two steps; a second one acts at once."""
+    """Collects SIGINT, SIGTERM and SIGUSR1, to act on between two steps.
+
+    A second Ctrl-C acts at once. Schedulers may send theirs twice, or one after the other.
+    """
     caught: list[int] = []
     previous: dict[int, Any] = {}
 
     def note(signum: int, _: FrameType | None) -> None:
         caught.append(signum)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
     try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            previous[number] = signal.signal(number, note)
+        for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            previous[wanted] = signal.signal(wanted, note)
     except ValueError:  # Not in the main thread: whoever owns the signals keeps them.
         previous.clear()
     try:

@@ -1,3 +1,6 @@
+import json
+import resource
+
 import pytest
 
 from jaxreid.errors import UserError
@@ -47,3 +50,45 @@ def test_read_metrics_names_what_is_broken(tmp_path):
     path.write_text("[1, 2]\n")
     with pytest.raises(UserError, match=r"line 1: expected a JSON object, got \[1, 2\]"):
         read_metrics(path)
+
+
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with RunLog(tmp_path, step=0, total=3) as log:
+        log.write(1, {"loss": 1.0})
+        whole = path.read_bytes()
+        try:
+            # A part of the line is written, and then no more.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
+            with pytest.raises(UserError) as error:
+                log.write(2, {"loss": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(error.value).startswith(f"{path}: cannot write there (File too large; ")
+        assert str(error.value).endswith("; the same command goes on from the last checkpoint")
+        assert path.read_bytes() == whole
+        log.write(2, {"loss": 2.0})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_tensorboard_reads_the_same(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    for first in (0, 2):
+        (tmp_path / str(first)).mkdir()
+        with RunLog(tmp_path / str(first), step=first, total=4) as log:
+            log.write(first + 1, {"loss": 0.5, "lr": 0.25})
+        (file,) = (tmp_path / str(first) / "tensorboard").iterdir()
+        events, content = [], file.read_bytes()
+        while content:  # A record: its length, a checksum, the event, a checksum.
+            length = int.from_bytes(content[:8], "little")
+            events.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+        _, start, *steps = events
+        assert (start.step, start.session_log.status) == (first + 1, 1)
+        assert [
+            (event.step, value.tag, value.simple_value)
+            for event in steps
+            for value in event.summary.value
+        ] == [(first + 1, "loss", 0.5), (first + 1, "lr", 0.25)]

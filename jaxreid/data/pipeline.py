@@ -5,11 +5,14 @@ work (crop, flip, normalisation) is left to the device.
 """
 
 import os
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -17,6 +20,25 @@ from jaxtyping import Int, UInt8
 from jaxreid.data.decode import decode
 from jaxreid.data.index import Index, ReidData
 from jaxreid.errors import UserError
+
+T = TypeVar("T")
+
+WAITS = (1.0, 2.0, 4.0)
+"""Seconds before each further try to read an image: network file systems come back."""
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """Reads; where an image cannot be read, again after each of `WAITS`.
+
+    Raises:
+        UserError: at the last try it could not be read either.
+    """
+    for tries, wait in enumerate(WAITS, start=1):
+        try:
+            return read()
+        except UserError as error:
+            _say_and_wait(error, tries, wait)
+    return read()
 
 
 def stream(
@@ -30,7 +52,7 @@ def stream(
     """The images of each batch of the plan, decoded and resized, some batches ahead.
 
     Decoding is bit-exact with libjpeg's accurate path; resizing is bilinear, antialiased where
-    it shrinks.
+    it shrinks. A batch that cannot be read is tried again after each of `WAITS`.
 
     Args:
         data: the index.
@@ -49,15 +71,8 @@ def stream(
     first = next(plan, None)
     if first is None:
         return
-    # Rows handed out and not yet come back, to name the file that broke.
-    ahead: deque[Int[np.ndarray, "..."]] = deque()
     reader = readers[split] if readers else None
-
-    def keys() -> Iterator[Any]:
-        for batch in chain((first,), plan):
-            ahead.append(batch)
-            rows = batch.ravel()
-            yield rows.astype(np.int64) if reader else [index.path(row) for row in rows]
+    batches = _Batches(chain((first,), plan))
 
     def read(key: Any) -> Any:
         if reader is None:
@@ -70,24 +85,78 @@ def stream(
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
 
-    batches = (
-        tf.data.Dataset.from_generator(
-            keys, output_signature=tf.TensorSpec([None], tf.int64 if reader else tf.string)
+    def opened() -> Iterator[UInt8[np.ndarray, "..."]]:
+        ahead = batches.from_the_last_taken()
+
+        def keys() -> Iterator[Any]:
+            for batch in ahead:
+                rows = batch.ravel()
+                yield rows.astype(np.int64) if reader else [index.path(row) for row in rows]
+
+        return (
+            tf.data.Dataset.from_generator(
+                keys, output_signature=tf.TensorSpec([None], tf.int64 if reader else tf.string)
+            )
+            .unbatch()
+            .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .batch(first.size)
+            .prefetch(tf.data.AUTOTUNE)
+            .as_numpy_iterator()
         )
-        .unbatch()
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(first.size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-    iterator = batches.as_numpy_iterator()
+
+    images, tries = opened(), 0
     while True:
         try:
-            images = next(iterator)
+            pixels = next(images)
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            raise UserError(_culprit(index, ahead[0].ravel(), reader, error)) from None
-        yield images.reshape(*ahead.popleft().shape, *images.shape[1:])
+            culprit = UserError(_culprit(index, batches.ahead[0].ravel(), reader, error))
+            if tries == len(WAITS):
+                raise culprit from None
+            _say_and_wait(culprit, tries + 1, WAITS[tries])
+            images, tries = opened(), tries + 1
+            continue
+        tries = 0
+        yield pixels.reshape(*batches.take().shape, *pixels.shape[1:])
+
+
+class _Batches:
+    """The batches of a plan, handed out ahead of time, and once more where reading starts anew.
+
+    Attributes:
+        ahead: those that were handed out and not yet taken: the first is read now.
+    """
+
+    def __init__(self, plan: Iterable[Int[np.ndarray, "..."]]) -> None:
+        self._rest = iter(plan)
+        self._lock = threading.Lock()
+        self._turn = 0
+        self.ahead: deque[Int[np.ndarray, "..."]] = deque()
+
+    def take(self) -> Int[np.ndarray, "..."]:
+        """The batch that has been read."""
+        return self.ahead.popleft()
+
+    def from_the_last_taken(self) -> Iterator[Int[np.ndarray, "..."]]:
+        """All that were not taken. An earlier iterator, which has a thread of its own, ends."""
+        with self._lock:
+            self._turn += 1
+            turn, self._rest = self._turn, chain(tuple(self.ahead), self._rest)
+            self.ahead.clear()
+        while True:
+            with self._lock:
+                batch = next(self._rest, None) if turn == self._turn else None
+                if batch is None:
+                    return
+                self.ahead.append(batch)
+            yield batch
+
+
+def _say_and_wait(error: UserError, tries: int, seconds: float) -> None:
+    say = f"{error}; try {tries} of {len(WAITS) + 1}, the next in {seconds:g} s"
+    print(f"jaxreid: {say}", file=sys.stderr, flush=True)
+    time.sleep(seconds)
 
 
 def _culprit(
@@ -107,8 +176,10 @@ def _culprit(
 
 @cache
 def _tensorflow() -> Any:
-    # Quiet; and oneDNN, which has no part in decoding, announces itself on every start.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Quiet: JAX sets 1, and each file that cannot be read is a warning. And oneDNN, which has no
+    # part in decoding, announces itself on every start.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         import tensorflow as tf

@@ -114,12 +114,15 @@ def in_memory(data: ReidData, read: Callable[[str, int], Pixels]) -> Source:
         read: `(split, row) -> pixels`, of any size.
     """
 
-    @cache
-    def everything(split: str, size: tuple[int, int]) -> Images:
+    def read_all(split: str, size: tuple[int, int]) -> Images:
         rows = range(data.splits[split].size)
         with ThreadPoolExecutor() as pool:
             images = pool.map(lambda row: resize(read(split, row), size), rows)
-        return np.stack(list(images))
+            return np.stack(list(images))
+
+    @cache
+    def everything(split: str, size: tuple[int, int]) -> Images:
+        return pipeline.patiently(partial(read_all, split, size))
 
     def images(split: str, plan: Iterable[Rows], size: tuple[int, int]) -> Iterator[Images]:
         return (everything(split, size)[rows] for rows in plan)

@@ -7,11 +7,18 @@ import pytest
 from PIL import Image
 
 from jaxreid.config import Data
-from jaxreid.data import builders, index
+from jaxreid.data import builders, index, pipeline
 from jaxreid.data.sources import Labelled, from_arrays, open_source
 from jaxreid.errors import UserError
 
 SIZE = (48, 24)  # smaller than the files: the resize has to antialias
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(pipeline, "WAITS", (0.0, 0.0, 0.0))
+
+
 PLAN = [np.array([3, 1, 4]), np.array([1, 5, 0]), np.array([2])]
 
 
