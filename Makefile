@@ -4,7 +4,7 @@
 #   make test    the same environment, then the tests
 #
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
-# those of PyTorch, which it installs; and
+# those of PyTorch, which it installs; `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
 #
 #   make lint    formatting, style and types
 #   make bench   the figures of benchmarks/RESULTS.md that need no accelerator
@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-video test parity lint bench clean
+.PHONY: demo demo-video test parity schema lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -31,6 +31,10 @@ test: $(READY)
 parity: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pytest -n $(WORKERS) tests/parity
+
+# In an environment of its own: what it needs holds TensorFlow back.
+schema: $(READY)
+	$(BIN)/uvx --quiet kubernetes-validate --strict launch/kubernetes.yaml
 
 lint: $(READY)
 	$(BIN)/ruff check .

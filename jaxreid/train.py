@@ -245,7 +245,7 @@ def _cached_maps(
     }
     shape = jax.eval_shape(maps, variables, pixels).shape[1:]
 
-    def frozen(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Array, "n h w c"]:
+    def frozen(images: UInt8[np.ndarray, "n _ _ 3"]) -> Float[Array, "n h w c"]:
         return maps(variables, sharding.put(images, divided))
 
     def rows(step: int) -> Int[np.ndarray, "b t"]:
