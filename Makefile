@@ -26,11 +26,11 @@ demo-video:
 		$(BIN)/python -m jaxreid.demo --video --started=$$started
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/parity
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity
 
 parity: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pytest -n $(WORKERS) tests/parity
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal tests/parity
 
 # In an environment of its own: what it needs holds TensorFlow back.
 schema: $(READY)

@@ -562,12 +562,12 @@ def claim_workdir(config: Config, workdir: Path, fingerprint: str, started: bool
     if path.is_file():
         try:
             there = json.loads(path.read_text())
-            theirs = _flat(there)
+            theirs = flat_keys(there)
             if started:
                 tree["model"]["pretrained"] = there["model"].get("pretrained")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not the config of a run ({error})") from None
-        ours = _flat(tree)
+        ours = flat_keys(tree)
         differing = [
             f"{key}: there {theirs.get(key)!r}, now {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -593,11 +593,12 @@ def claim_workdir(config: Config, workdir: Path, fingerprint: str, started: bool
         raise UserError(f"--workdir={workdir}: cannot write there ({error.strerror})") from None
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested config, by keys such as `optim.lr`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            flat.update(flat_keys(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

@@ -16,12 +16,11 @@ from typing import Any, Literal, cast, get_args
 import jax
 import numpy as np
 from absl import app, flags
-from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 from jaxreid import __version__, distributed, report, sharding
 from jaxreid.checkpoint import Checkpoints, has_checkpoint
-from jaxreid.config import Config, claim_workdir, parse_flags, validate
+from jaxreid.config import Config, claim_workdir, flat_keys, parse_flags, validate
 from jaxreid.data import index
 from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
@@ -195,8 +194,8 @@ def setup(config: Config) -> dict[str, Any]:
         "jax": jax.__version__,
         "devices of a process": f"{jax.local_device_count()} {jax.local_devices()[0].device_kind}",
     }
-    keys = flatten_dict(config.to_dict(), sep=".")
-    return here | {f"config.{key}": keys[key] for key in keys.keys() - {"data.root", "data.cache"}}
+    keys = flat_keys(config.to_dict(), "config.")
+    return here | {k: keys[k] for k in keys.keys() - {"config.data.root", "config.data.cache"}}
 
 
 def check_files(config: Config, source: Source, *others: Source) -> None:
