@@ -13,6 +13,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# What else pytest is told, as in PYTEST='-m "not slow"'.
+PYTEST ?=
 READY := $(VENV)/.ready
 
 .PHONY: demo demo-video test parity schema lint bench clean
@@ -26,7 +28,7 @@ demo-video:
 		$(BIN)/python -m jaxreid.demo --video --started=$$started
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity $(PYTEST)
 
 parity: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -46,6 +48,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.pipeline --video
+	$(BIN)/python -m benchmarks.ranking
+	$(BIN)/python -m benchmarks.reranking
+	$(BIN)/python -m benchmarks.dual_attention
+	$(BIN)/python -m benchmarks.search
 
 # uv installs about three times faster than pip; where it cannot (an index that only pip knows),
 # pip does. constraints.txt pins what the tests passed with.

@@ -239,6 +239,7 @@ def test_a_folder_that_is_not_shared(play):
     assert "process 0 has written it and it is not here" in lines(other_err)[0]
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_does_not_answer(play):
     [(code, _, err)] = play("alone")
     assert code == distributed.LOST

@@ -122,6 +122,7 @@ def two(config_file, tmp_path_factory):
     return workdir, done
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(one, two):
     workdir, done = two
     assert_same_run(one, workdir)
@@ -135,6 +136,7 @@ def test_two_processes_are_one(one, two):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_in_one(config_file, one, two, tmp_path, capsys):
     workdir = cut(two[0], tmp_path / "run")
     in_this_process(config_file, workdir)
@@ -179,6 +181,7 @@ def slurm(tmp_path, python, **more):
     return variables, asked, job
 
 
+@pytest.mark.slow
 def test_slurm_takes_up_a_run_of_one_process(config_file, one, tmp_path):
     workdir = cut(one, tmp_path / "run")
     variables, asked, _ = slurm(tmp_path, sys.executable, JAX_NUM_CPU_DEVICES="2")

@@ -47,6 +47,7 @@ def call(tmp_path, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
     config = tiny()
     config.data.source = "files"
@@ -187,6 +188,7 @@ def test_another_config_in_the_workdir_is_refused(tiny, tmp_path):
         run(tiny(margin=0.3), tmp_path / "run", "evaluate")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(market, tmp_path):
     """kill -9, twice, then SIGINT, each followed by the same command."""
     arguments = [

@@ -97,6 +97,7 @@ def test_a_signal_in_another_process_stops_this_one(tiny, tmp_path, monkeypatch)
 # ---- the loss
 
 
+@pytest.mark.slow
 def test_the_last_good_state_is_saved(tiny, tmp_path, monkeypatch):
     """Also where it is seen only when later steps have been handed to the device."""
     config = tiny()
@@ -137,6 +138,7 @@ def copied(tiny, market, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_data_that_vanishes_stops_the_run_with_its_state(copied, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(pipeline, "WAITS", (0.0, 0.0, 0.0))
     config, folder = copied("files")
@@ -214,6 +216,7 @@ def test_data_that_vanishes_while_scoring(tiny, tmp_path):
 # ---- disks
 
 
+@pytest.mark.slow
 def test_no_state_is_saved_whose_lines_are_not(tiny, tmp_path, monkeypatch):
     config = tiny()
     config.train = dataclasses.replace(config.train, steps=5, checkpoint_every=2)

@@ -31,6 +31,7 @@ def assert_close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, tmp_path):
     config = tiny()
     config.train.steps = 20
@@ -44,6 +45,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, tmp_path):
     assert (first.params["embedding"]["kernel"] != other.params["embedding"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(tiny, tmp_path):
     config = tiny()
     config.train.steps = 5
@@ -52,6 +54,7 @@ def test_eight_devices_equal_one(tiny, tmp_path):
     assert_close(one.variables, eight.variables, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(tiny, tmp_path):
     config = tiny()
     config.train = dataclasses.replace(config.train, steps=6, checkpoint_every=2)
@@ -98,6 +101,7 @@ def test_a_signal_saves_and_stops(tiny, tmp_path, monkeypatch):
     assert_equal(whole, run(config, tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_the_backbone_is_frozen_at_first(tiny, tmp_path):
     config = tiny()
     config.optim.frozen_epochs = 2  # of 2 steps each

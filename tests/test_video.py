@@ -42,6 +42,7 @@ def test_a_run_on_tracklets_trains_scores_and_draws(tiny_video, tmp_path, capsys
     assert all(0.5 < ratio < 2 for ratio in ratios.values())
 
 
+@pytest.mark.slow
 def test_files_and_memory_give_the_same_clips(tiny_video, tmp_path):
     runs = []
     for source in ("memory", "files"):
@@ -54,6 +55,7 @@ def test_files_and_memory_give_the_same_clips(tiny_video, tmp_path):
     assert runs[0]["loss"] == pytest.approx(runs[1]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_duatm_on_tracklets(tiny_video, tmp_path):
     config = tiny_video()
     config.model = duatm.Config(
@@ -90,6 +92,7 @@ def test_clips_of_images_and_images_of_tracklets_are_refused(tiny_video, tiny, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_tracklets_goes_on_where_it_stopped(tiny_video, tmp_path):
     for name, stops in (("whole", (3,)), ("stopped", (2, 3))):
         for steps in stops:
@@ -115,6 +118,7 @@ def test_a_run_on_tracklets_goes_on_where_it_stopped(tiny_video, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_data_set_with_splits_runs_them_all_and_reports_the_mean(
     tiny_video, tmp_path, monkeypatch, capsys
 ):
@@ -138,6 +142,7 @@ def test_a_data_set_with_splits_runs_them_all_and_reports_the_mean(
     assert run(config, tmp_path / "run/split1")["split"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_on_another_data_set(tiny_video, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(index.NUM_SPLITS, "ilids_vid", 2)
     config = tiny_video()
@@ -185,6 +190,7 @@ def test_images_are_no_other_data_for_clips(tiny_video, market, tmp_path):
         run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_rank1_by_length_is_drawn_and_written(tiny_video, tmp_path):
     config = tiny_video(head="rnn", blocks=())  # COSAM itself is made for one length of clips
     config.train.steps, config.eval.lengths, config.eval.clips = 1, (1, 4), "first"
@@ -221,6 +227,7 @@ def siamese(tiny_video, **data):
     return config
 
 
+@pytest.mark.slow
 def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(tiny_video, tmp_path, capsys):
     """Without mirroring, the only difference is that maps are kept in half precision."""
     losses = {}
@@ -243,6 +250,7 @@ def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(tiny_video, tmp_p
     assert "made with another weights; its maps are dropped" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_on_kept_maps_goes_on_where_it_stopped(tiny_video, tmp_path):
     whole = siamese(tiny_video, cache=str(tmp_path / "maps"))
     whole.train.steps = 4

@@ -81,6 +81,7 @@ def test_the_network_has_the_weights_of_table_12(changes, expected):
     assert weights(params) == expected
 
 
+@pytest.mark.slow
 def test_the_ways_to_join_have_their_parameters():
     sizes = {
         inter: sum(leaf.size for leaf in jax.tree.leaves(traced(Config(inter=inter))[0]["join"]))
@@ -494,6 +495,7 @@ def by_hand(variables, boxes):
     return run(variables, crops)
 
 
+@pytest.mark.slow
 def test_features_are_of_the_boxes_that_the_joints_give(built, features):
     strips = jnp.broadcast_to(ops.strip_boxes(64, 32)[None], (4, 5, 4))
     boxes = jnp.concatenate([ops.body_part_boxes(people()[:3]), strips[3:]])

@@ -67,7 +67,13 @@ PAIRS = {"siamese-attention"}
 NUM_IDS, PER_ID, CLIP_LENGTH = 4, 2, 3
 
 
-@pytest.fixture(scope="module", params=MODELS)
+def params(names):
+    """The larger ones take a minute or two each, nearly all of it XLA's."""
+    larger = ("siamese-attention", "attention-driven", "cosam", "cosam-ta")
+    return [pytest.param(n, marks=pytest.mark.slow) if n in larger else n for n in names]
+
+
+@pytest.fixture(scope="module", params=params(MODELS))
 def name(request):
     return request.param
 
@@ -230,7 +236,7 @@ def test_a_frozen_backbone_stays_bitwise_the_same(built, batch):
 
 # JST-RNN compares place by place: see its test_mirrored_clips_have_mirrored_maps.
 @pytest.mark.parametrize(
-    "name", [name for name in MODELS if not name.startswith("jst-rnn")], indirect=True
+    "name", params(name for name in MODELS if not name.startswith("jst-rnn")), indirect=True
 )
 def test_mirrored_images_have_the_same_averaged_distance(built, batch):
     config, _, variables = built

@@ -403,6 +403,7 @@ def test_a_pair_has_no_order(variables):
     assert a == pytest.approx(float(b), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"recurrence": "fc"}, {"recurrence": "fc", "backbone": "googlenet_bn"}]
 )

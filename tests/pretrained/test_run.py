@@ -57,6 +57,7 @@ def test_a_backbone_comes_with_its_preprocessing(tiny, tmp_path, backbone, capsy
     assert f"starts from {path}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_trained_run_keeps_the_preprocessing_and_needs_the_file_no_more(tiny, tmp_path, backbone):
     path, _ = backbone
     config = tiny(pretrained=str(path))
