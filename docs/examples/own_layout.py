@@ -1,0 +1,54 @@
+"""A parser of a layout that the package does not know: `person07_cam2_00031.jpg`, in one folder.
+
+Everybody with an odd number is for training; of the others, the first image of every camera is a
+query. The function goes into `jaxreid/data/images.py`, and one line names it in
+`jaxreid.data.index.PARSERS`: then `--config.data.name=own_layout` and `jaxreid.prepare` know it.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jaxreid.data import tables
+from jaxreid.data.tables import Index, ReidData
+from jaxreid.errors import UserError
+
+# Anchored: `cam12` is not camera 1.
+NAME = re.compile(r"person(\d+)_cam(\d+)_(\d+)\.jpg")
+
+
+def own_layout(root: Path) -> ReidData:
+    """Reads the index. Junk and distractors: there are none.
+
+    Raises:
+        UserError: a file's name is of another form, or there are no files.
+    """
+    rows: dict[str, list[tuple[str, int, int]]] = {"train": [], "query": [], "gallery": []}
+    seen = set()
+    for path in sorted(root.glob("*.jpg")):  # Sorted: the order of a folder is any.
+        match = NAME.fullmatch(path.name)  # The name alone: folders above may look like one.
+        if match is None:
+            raise UserError(f"{path}: expected a name like person07_cam2_00031.jpg")
+        pid, camid = int(match[1]), int(match[2])
+        split = "train" if pid % 2 else "gallery" if (pid, camid) in seen else "query"
+        seen.add((pid, camid))
+        rows[split].append((path.name, pid, camid))
+    if not all(rows.values()):
+        raise UserError(f"{root}: expected images of at least two persons by two cameras")
+
+    def table(split: str) -> Index:
+        names, pids, camids = zip(*rows[split])
+        each = np.arange(len(names), dtype=np.int32)  # A still image is a tracklet of its own.
+        return Index(
+            root=str(root),
+            paths=np.array(names, dtype=np.str_),
+            pids=np.array(pids, np.int32),
+            camids=np.array(camids, np.int32),
+            tracklets=each,
+            frames=each,
+        )
+
+    return tables.make(
+        "own_layout", {split: table(split) for split in rows}, junk=dict.fromkeys(rows, 0)
+    )
