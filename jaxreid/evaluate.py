@@ -9,20 +9,21 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxreid import matching, metrics, sharding
 from jaxreid.config import Config
 from jaxreid.data.index import ReidData, not_queries, num_unmatched
 from jaxreid.data.sources import Source
 from jaxreid.errors import UserError
-from jaxreid.extract import Extractor, make_extractor
+from jaxreid.extract import SplitExtractor, make_extractor
 from jaxreid.matching import Block
 from jaxreid.metrics import Ranking, summarise, top_k
 from jaxreid.ops.distance import pairwise_euclidean
 from jaxreid.types import Features, ReidModel, Variables
 
 TOP = 10
+HARDEST, SPREAD = 36, 24  # Queries to leaf through: failures first, and some of all.
 _SAID = {
     "metric": "metric",
     "fisher": "Fisher vectors",
@@ -39,11 +40,23 @@ class Shown(NamedTuple):
         queries: items (images, or tracklets) of the query index.
         gallery: items of the gallery index, nearest first; -1 where there are no more.
         distances: to them.
+        first: rank of each query's nearest true match; 0 where it has none.
+        match: which gallery item that is; -1 where there is none.
+        how_far: the distance to it; NaN where there is none.
+        ap: average precision; NaN where there is no true match.
     """
 
     queries: Int[np.ndarray, " n"]
     gallery: Int[np.ndarray, "n k"]
     distances: Float[np.ndarray, "n k"]
+    first: Int[np.ndarray, " n"]
+    match: Int[np.ndarray, " n"]
+    how_far: Float[np.ndarray, " n"]
+    ap: Float[np.ndarray, " n"]
+
+    def take(self, some: Int[np.ndarray, " _"] | Bool[np.ndarray, " n"]) -> "Shown":
+        """Some of the queries, in that order."""
+        return Shown(*(column[some] for column in self))
 
 
 class Evaluation(NamedTuple):
@@ -52,7 +65,10 @@ class Evaluation(NamedTuple):
     Attributes:
         scores: fractions, counts, and the protocol in words: what `eval/metrics.json` holds.
         ranking: CMC and average precisions.
-        shown: for pictures.
+        shown: `config.eval.pictures` queries, evenly spaced, for pictures.
+        leaves: those to leaf through, hardest failures first: the `HARDEST` of all queries, by
+            average precision, and `SPREAD` others, evenly spaced.
+        by_camera: how well the queries of each camera were matched.
         by_length: rank-1 for clips of each of `config.eval.lengths`, of queries (rows) against
             gallery tracklets (columns); None where it was not asked for.
     """
@@ -60,6 +76,8 @@ class Evaluation(NamedTuple):
     scores: dict[str, Any]
     ranking: Ranking
     shown: Shown
+    leaves: Shown
+    by_camera: dict[int, Ranking]
     by_length: Float[np.ndarray, "n n"] | None = None
 
 
@@ -170,16 +188,33 @@ def make_evaluator(
         except metrics.NotDistances as error:
             raise UserError(f"config.eval.rerank=True: {error}; expected 0 or more") from None
 
-    def rank(
-        found: Iterator[Any], pictured: Int[np.ndarray, " n"]
-    ) -> tuple[dict[str, Ranking], Shown, list[bool]]:
-        """Rankings under each protocol, what is shown, and which matches were on the list."""
+    def look(block: Block, ranks: list[Int[np.ndarray, " _"]], i: int) -> Shown:
+        """What query i of a block found, under the config's own protocol."""
+        columns = next(iter(protocols.values()))
+        at = block.queries.start + i
+        row = block.rows(np.array([i]), gallery.size)[:, columns]
+        one, there = labels.of(slice(at, at + 1)), gallery.take(columns)
+        top = top_k(row, one.q_pids, there.pids, one.q_camids, there.camids, k=TOP)
+        matches = np.flatnonzero((there.pids == one.q_pids) & (there.camids != one.q_camids))
+        best = matches[[row[0, matches].argmin()]] if len(matches) else np.full(1, -1)
+        return Shown(
+            queries=np.array([at]),
+            gallery=np.where(top < 0, top, columns[top]),
+            distances=row[0, top],
+            first=ranks[i][:1] if len(matches) else np.zeros(1, int),
+            match=np.where(best < 0, best, columns[best]),
+            how_far=np.where(best < 0, np.nan, row[0, best]),
+            ap=summarise([ranks[i]], ap=config.eval.ap).ap,
+        )
+
+    def rank(found: Iterator[Any], pictured: Int[np.ndarray, " n"], hardest: int = 0) -> _Ranked:
+        """Ranks; and looks at the queries that are pictured, and at the hardest, as they pass."""
         ranks: dict[str, list[Int[np.ndarray, " m"]]] = {name: [] for name in protocols}
-        nearest: list[Int[np.ndarray, " k"]] = []
-        how_far: list[Float[np.ndarray, " k"]] = []
+        looks: dict[int, Shown] = {}
+        hard: list[tuple[bool, float, int]] = []
         on_list: list[bool] = []
         drawn: list[Int[np.ndarray, " draws"]] = []
-        columns = next(iter(protocols.values()))  # The config's own protocol is what is shown.
+        own, columns = next(iter(protocols.items()))
         for block, of_block in found:
             first, names = block.queries.start, labels.of(block.queries)
             for name, some in zip(protocols, of_block):
@@ -191,22 +226,32 @@ def make_evaluator(
                 listed = np.where(np.isin(block.listed, columns), block.listed, -1)
                 right = (gallery.pids[listed] == names.q_pids[:, None]) & (listed >= 0)
                 on_list += [bool(r.any()) for r, of in zip(right, of_block[0]) if len(of)]
-            for i in pictured[(pictured >= first) & (pictured < block.queries.stop)]:
-                row = block.rows(np.array([i - first]), gallery.size)[:, columns]
-                one, there = labels.of(slice(i, i + 1)), gallery.take(columns)
-                top = top_k(row, one.q_pids, there.pids, one.q_camids, there.camids, k=TOP)[0]
-                nearest.append(np.where(top < 0, top, columns[top]))
-                how_far.append(row[0, top])
+            if hardest:
+                each = summarise(of_block[0], ap=config.eval.ap).ap.tolist()
+                counted = [i for i, some in enumerate(of_block[0]) if len(some)]
+                hard += [(bool(of_block[0][i][0] == 1), each[i], first + i) for i in counted]
+                hard = sorted(hard)[:hardest]
+            wanted = {*pictured.tolist(), *(i for *_, i in hard)}
+            for at in sorted(wanted & set(range(first, block.queries.stop))):
+                looks[at] = look(block, of_block[0], at - first)
         rankings = {
             name: summarise(those, max_rank=config.eval.max_rank, ap=config.eval.ap)
             for name, those in ranks.items()
         }
+        by_camera = {}
+        matched = np.array([len(some) > 0 for some in ranks[own]])
+        for camid in np.unique(query.camids).tolist():
+            of_camera = query.camids == camid
+            some = [ranks[own][i] for i in np.flatnonzero(of_camera)]
+            by_camera[camid] = summarise(some, max_rank=config.eval.max_rank, ap=config.eval.ap)
+            if data.single_shot:
+                draws = [drawn[i] for i in np.flatnonzero(of_camera[matched])]
+                cmc = metrics.cmc_of_draws(draws, config.eval.max_rank)
+                by_camera[camid] = by_camera[camid]._replace(cmc=cmc)
         if data.single_shot:
             cmc = metrics.cmc_of_draws(drawn, config.eval.max_rank)
             rankings = {name: ranking._replace(cmc=cmc) for name, ranking in rankings.items()}
-        top, far = np.reshape(nearest, (-1, TOP)), np.reshape(how_far, (-1, TOP))
-        filled = top[:, 0] >= 0
-        return rankings, Shown(pictured[filled], top[filled], far[filled]), on_list
+        return _Ranked(rankings, by_camera, looks, [i for *_, i in hard], on_list)
 
     def evaluate(variables: Variables, lengths: Sequence[int] = ()) -> Evaluation:
         describe = (
@@ -214,25 +259,64 @@ def make_evaluator(
             if learned
             else partial(extractor.features, variables)
         )
-        pictured = np.unique(np.linspace(0, query.size - 1, config.eval.pictures, dtype=int))
+        pictured, spread = (
+            np.unique(np.linspace(0, query.size - 1, count, dtype=int))
+            for count in (config.eval.pictures, SPREAD)
+        )
         feats = [describe(source, split) for split in ("query", "gallery")]
-        rankings, shown, found = rank(ranked(variables, *feats), pictured)
+        wanted = np.union1d(pictured, spread)
+        found = rank(ranked(variables, *feats), wanted, HARDEST)
         del feats  # Of MARS they are gigabytes.
-        scores = _scores(config, data, protocols, rankings)
-        if found:
-            scores["match_on_shortlist"] = float(np.mean(found))
-        own = next(iter(rankings.values()))
+        scores = _scores(config, data, protocols, found.rankings)
+        if found.on_list:
+            scores["match_on_shortlist"] = float(np.mean(found.on_list))
+        evaluation = Evaluation(
+            scores,
+            next(iter(found.rankings.values())),
+            _join([found.looks[i] for i in pictured.tolist()]),
+            _hardest_first(_join([found.looks[i] for i in {*found.hard, *spread.tolist()}])),
+            found.by_camera,
+        )
         if not lengths:
-            return Evaluation(scores, own, shown)
+            return evaluation
         queries = [describe(source, "query", length) for length in lengths]
         nothing, columns = np.zeros(0, int), []
         for length in lengths:
             items = describe(source, "gallery", length)
-            each = [rank(ranked(variables, some, items), nothing)[0] for some in queries]
+            each = [rank(ranked(variables, some, items), nothing).rankings for some in queries]
             columns.append([next(iter(rankings.values())).cmc[0] for rankings in each])
-        return Evaluation(scores, own, shown, np.array(columns).T)
+        return evaluation._replace(by_length=np.array(columns).T)
 
     return evaluate
+
+
+class _Ranked(NamedTuple):
+    """What was found on the way through the blocks of distances.
+
+    Attributes:
+        rankings: under each protocol.
+        by_camera: under the first, of the queries of each camera.
+        looks: what some queries found, one in each.
+        hard: the hardest of all queries, which are among these.
+        on_list: for each query with a match, whether one was on its shortlist.
+    """
+
+    rankings: dict[str, Ranking]
+    by_camera: dict[int, Ranking]
+    looks: dict[int, Shown]
+    hard: list[int]
+    on_list: list[bool]
+
+
+def _join(looks: Sequence[Shown]) -> Shown:
+    """Those with something to show, as one."""
+    nothing = looks[0].take(np.zeros(0, int))
+    return Shown(*map(np.concatenate, zip(nothing, *(x for x in looks if x.gallery[0, 0] >= 0))))
+
+
+def _hardest_first(shown: Shown) -> Shown:
+    """Failures by average precision, then hits, then queries without a match."""
+    return shown.take(np.lexsort((shown.queries, shown.ap, shown.first == 1, shown.first == 0)))
 
 
 def _check_learning(config: Config, trained_on: Source, model: ReidModel) -> None:
@@ -254,7 +338,7 @@ def _check_learning(config: Config, trained_on: Source, model: ReidModel) -> Non
     if fisher is not None and importlib.util.find_spec("sklearn") is None:
         raise UserError(
             f"config.eval.fisher={fisher} needs scikit-learn; install the extra 'metric' (pip"
-            " install -e '.[metric]' in the repository)"
+            " install 'jaxreid[metric]')"
         )
 
 
@@ -276,7 +360,7 @@ def _check_second_look(config: Config, data: ReidData, model: ReidModel) -> None
 
 
 def _learn(
-    config: Config, extractor: Extractor, variables: Variables, trained_on: Source
+    config: Config, extractor: SplitExtractor, variables: Variables, trained_on: Source
 ) -> Callable[..., Float[np.ndarray, "n d"]]:
     """`(source, split, length=None) -> vectors`, after what is fitted on the training set."""
 

@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key, PyTree, Shaped, UInt8
 
 Variables: TypeAlias = dict[str, Any]
-"""Linen's collections: `{"params": ..., "batch_stats": ...}`. What was made elsewhere on
+"""Linen's collections, `{"params": ..., "batch_stats": ...}`. What was made elsewhere on
 ImageNet stands under the key `backbone` of each collection, and can be frozen there. The collection
 `preprocessing` holds what those weights expect of pixels."""
 
@@ -60,10 +60,12 @@ class AttentionMap:
             is a weight of the whole frame.
         over: what the grid lies on: the item's own image, its partner's, or, for map k of a
             clip, frame k. Items 2i and 2i+1 of the batch are partners.
+        names: of the n maps, where each has a meaning of its own.
     """
 
     weights: Float[Any, "b n h w"]
     over: Literal["self", "partner", "frames"] = dataclasses.field(metadata={"static": True})
+    names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
 
 class ReidModel(NamedTuple):

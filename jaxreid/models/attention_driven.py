@@ -268,7 +268,7 @@ class Backbone(nn.Module):
         conv1 = conv(c.backbone_width, (3, 3), (2, 2), dtype=self.dtype, name="conv1")
         first = {name: conv1(crop) for name, crop in crops.items()}
         # The pixels of all branches, one after another.
-        flat = [x.reshape(len(x), -1, c.backbone_width) for x in first.values()]
+        flat = [x.reshape(x.shape[0], -1, c.backbone_width) for x in first.values()]
         norm = batch_norm(use_running_average=not train, dtype=self.dtype, name="bn1")
         ends = [sum(x.shape[1] for x in flat[:k]) for k in range(1, len(flat))]
         pixels = jnp.split(nn.relu(norm(jnp.concatenate(flat, axis=1))), ends, axis=1)
@@ -428,7 +428,7 @@ def make(
         for name in config.names:
             k = BRANCHES.index(name)
             size = (height if name == "global" else height // 4, width)
-            zero = jnp.zeros((len(images), 3))
+            zero = jnp.zeros((images.shape[0], 3))
             crops[name] = crop_and_resize(images, boxes[:, k : k + 1], size, zero)[:, 0]
         return crops
 
@@ -491,10 +491,11 @@ def make(
                 if name in masks
             }
             parts = [laid[name] for name in laid if name != "global"]
-            rows = [laid["global"]] if "global" in laid else []
+            rows = {"whole body": laid["global"]} if "global" in laid else {}
             # Neighbouring parts overlap.
-            rows += [jnp.stack(parts).max(axis=0)] if parts else []
-            found[f"block{block}"] = AttentionMap(jnp.stack(rows, axis=1), "self")
+            rows |= {"parts": jnp.stack(parts).max(axis=0)} if parts else {}
+            maps = jnp.stack(list(rows.values()), axis=1)
+            found[f"block{block}"] = AttentionMap(maps, "self", tuple(rows))
         return found
 
     return ReidModel(init, features, distance, loss, explain if config.intra else None)
