@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreid import search, sharding
+from jaxreid import sharding
+from jaxreid.search import vectors as search
 
 PERSONS, IMAGES, SPREAD = 400, 6, 1.9
 

@@ -16,8 +16,8 @@ from jaxreid.data.sources import Source
 from jaxreid.types import Batch, Features, ReidModel, Variables
 
 
-class Extractor(NamedTuple):
-    """Features of a split, compiled once.
+class SplitExtractor(NamedTuple):
+    """Features of a split, compiled once. (Of one's own pictures: `jaxreid.search.Extractor`.)
 
     Attributes:
         features: `(variables, source, split, length) -> features` of every item: the mean over its
@@ -32,26 +32,16 @@ class Extractor(NamedTuple):
     vectors: Callable[[Variables, Features], Float[np.ndarray, "n d"]]
 
 
-def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
-    """Makes the functions of an `Extractor`.
+def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> SplitExtractor:
+    """Makes the functions of a `SplitExtractor`.
 
     Args:
         config: how clips are cut, and the size of batches.
         model: its `features`, and what it offers besides, are called.
         mesh: batches are divided over its devices.
     """
-    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     batch_size = sharding.round_up(config.eval.batch_size, mesh.size)
-    mine = sharding.own_rows(batch_size, divided)
-    share = mine.stop - mine.start
-
-    def on_devices(function: Callable[..., Any]) -> Callable[[Variables, Any], Any]:
-        """`(variables, own rows) -> result of the whole batch on every host`."""
-        to_all = everywhere if share < batch_size else divided
-        jitted = jax.jit(function, in_shardings=(everywhere, divided), out_shardings=to_all)
-        return lambda variables, batch: jax.device_get(
-            jitted(variables, sharding.put(pad(batch, share), divided))
-        )
+    mine = sharding.own_rows(batch_size, sharding.split(mesh))
 
     def own(batch: Int[np.ndarray, " b"]) -> Int[np.ndarray, " own"]:
         """Those of a batch's items that are this host's: at the tail perhaps none, then the last.
@@ -61,9 +51,10 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
         here = batch[mine]
         return here if len(here) else batch[-1:]
 
-    of_batch = on_devices(model.features)
+    of_batch = on_devices(model.features, mesh, batch_size)
     pool, vector, of_frames = (
-        function and on_devices(function) for function in (model.pool, model.vector, model.frames)
+        function and on_devices(function, mesh, batch_size)
+        for function in (model.pool, model.vector, model.frames)
     )
 
     def batches(
@@ -129,7 +120,31 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> Extractor:
         found = [function(variables, jax.tree.map(lambda x, s=s: x[s], feats)) for s in chosen]
         return jax.tree.map(lambda *x: np.concatenate(x)[:size], *found)
 
-    return Extractor(features, frames, vectors)
+    return SplitExtractor(features, frames, vectors)
+
+
+def on_devices(
+    function: Callable[..., Any], mesh: Mesh, batch_size: int
+) -> Callable[[Variables, Any], Any]:
+    """A function of variables and a batch, divided over the devices.
+
+    Args:
+        function: `(variables, batch) -> result`; each leaf of both has the leading axis b.
+        mesh: of the devices.
+        batch_size: of the whole batch, a multiple of the devices.
+
+    Returns:
+        `(variables, own rows) -> result` of the whole batch on every host, as NumPy arrays. Fewer
+        rows than this host's are filled up.
+    """
+    everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
+    mine = sharding.own_rows(batch_size, divided)
+    share = mine.stop - mine.start
+    to_all = everywhere if share < batch_size else divided
+    jitted = jax.jit(function, in_shardings=(everywhere, divided), out_shardings=to_all)
+    return lambda variables, batch: jax.device_get(
+        jitted(variables, sharding.put(pad(batch, share), divided))
+    )
 
 
 def clips(config: Config, tracks: Tracklets, split: str, length: int | None = None) -> Clips:

@@ -558,8 +558,7 @@ def to_faiss(
         import faiss
     except ImportError as error:
         raise UserError(
-            "an index needs FAISS; install the extra 'search' (pip install -e '.[search]' in the"
-            " repository)"
+            "an index needs FAISS; install the extra 'search' (pip install 'jaxreid[search]')"
         ) from error
     stored = features if isinstance(features, Stored) else store(features, "float32")
     stored = jax.tree.map(np.asarray, stored)

@@ -10,11 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxreid import search, sharding
+from jaxreid import sharding
 from jaxreid.errors import UserError
 from jaxreid.metrics import evaluate_rank
 from jaxreid.ops import pairwise_euclidean
-from jaxreid.search import Stored, load, nearest, restore, save, storage_loss, store, to_faiss
+from jaxreid.search import (
+    Stored,
+    load,
+    nearest,
+    restore,
+    save,
+    storage_loss,
+    store,
+    to_faiss,
+    vectors,
+)
 
 
 def mesh_of(devices):
@@ -204,9 +214,9 @@ def test_storages_literally():
     assert store(features, "float32").bytes_per_item == 12
 
 
-@pytest.mark.parametrize("storage", search.STORAGES)
+@pytest.mark.parametrize("storage", vectors.STORAGES)
 def test_what_is_stored_comes_back(storage, monkeypatch):
-    monkeypatch.setattr(search, "PART", 7)
+    monkeypatch.setattr(vectors, "PART", 7)
     rng = np.random.default_rng(3)
     features = rng.normal(size=(50, 8)).astype(np.float32) * 10.0 ** rng.integers(-3, 4, (50, 1))
     features = features.astype(np.float32)
@@ -218,7 +228,7 @@ def test_what_is_stored_comes_back(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("merge_on", ["host", "device"])
-@pytest.mark.parametrize("storage", search.STORAGES)
+@pytest.mark.parametrize("storage", vectors.STORAGES)
 def test_search_in_what_is_stored(storage, merge_on):
     rng = np.random.default_rng(4)
     queries, gallery = whole_numbers(rng, 4), whole_numbers(rng, 50, most=100)
@@ -242,7 +252,7 @@ def test_what_cannot_be_stored():
             store(features, storage)
 
 
-@pytest.mark.parametrize("storage", search.STORAGES)
+@pytest.mark.parametrize("storage", vectors.STORAGES)
 def test_files_hold_the_same(storage, tmp_path):
     features = np.random.default_rng(5).normal(size=(20, 4)).astype(np.float32)
     stored = store(features, storage)
@@ -333,7 +343,7 @@ def people(rng, num=20, each=4, dim=16, spread=0.5):
 
 
 def test_what_a_storage_costs(monkeypatch):
-    monkeypatch.setattr(search, "GALLERY_BLOCK", 33)
+    monkeypatch.setattr(vectors, "GALLERY_BLOCK", 33)
     features, pids, camids = people(np.random.default_rng(6), spread=1.5)
     losses = storage_loss(features[::4], features, pids[::4], pids, camids[::4], camids)
     assert [(each.storage, each.bytes_per_item) for each in losses] == [
@@ -352,7 +362,7 @@ def test_what_a_storage_costs(monkeypatch):
     assert abs(losses[2].lost) < 0.02
 
 
-@pytest.mark.parametrize("storage", search.STORAGES)
+@pytest.mark.parametrize("storage", vectors.STORAGES)
 def test_faiss_flat_is_the_same_search(storage, tmp_path):
     faiss = pytest.importorskip("faiss")
     rng = np.random.default_rng(7)
@@ -409,5 +419,5 @@ def test_what_faiss_will_not_take(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="item 3 are not all finite"):
         to_faiss(broken)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UserError, match=r"install the extra 'search' \(pip install -e '.\[search"):
+    with pytest.raises(UserError, match=r"the extra 'search' \(pip install 'jaxreid\[search"):
         to_faiss(features)

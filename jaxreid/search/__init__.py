@@ -1,0 +1,48 @@
+"""Who is it? The nearest of a gallery: of one's own photographs and videos, or of vectors.
+
+    python -m jaxreid.search --workdir=runs/duatm --query=photo.jpg --gallery=folder/
+
+and in Python, with pictures as paths, as uint8 arrays, or as Pillow's images:
+
+    from jaxreid.search import Extractor
+
+    reid = Extractor("runs/duatm")
+    gallery = reid([cv2_image[..., ::-1], "b.jpg", PIL.Image.open("c.jpg")])
+    indices, distances = reid.rank(["photo.jpg"], gallery, top=20)
+
+The model's own distance decides. For vectors there is more in `vectors`: the exact nearest of a
+million, storage in 8 bits, and indices for approximate search.
+"""
+
+from jaxreid.search.extractor import Extractor
+from jaxreid.search.items import Item, find
+from jaxreid.search.vectors import (
+    STORAGES,
+    Loss,
+    Storage,
+    Stored,
+    load,
+    nearest,
+    restore,
+    save,
+    storage_loss,
+    store,
+    to_faiss,
+)
+
+__all__ = [
+    "STORAGES",
+    "Extractor",
+    "Item",
+    "Loss",
+    "Storage",
+    "Stored",
+    "find",
+    "load",
+    "nearest",
+    "restore",
+    "save",
+    "storage_loss",
+    "store",
+    "to_faiss",
+]

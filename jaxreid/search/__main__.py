@@ -1,0 +1,193 @@
+"""Ranks your own photographs, or tracklets, by how much they look like a query.
+
+    python -m jaxreid.search --workdir=runs/duatm --query=photo.jpg --gallery=folder/
+
+Each picture shows one person, cut out as in the data set that the run was trained on. Photographs
+are files, folders, patterns ('photos/**/*.jpg') or CSV files with a column `path`, whose other
+columns are shown; `pid` says who it is. For a run over tracklets, each is a folder of frames or a
+video.
+
+The features of the gallery are kept in an index; next time, only new and changed files are
+computed. What is found is printed, and written to --out as ranked.html, ranked.png and ranked.csv.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxreid.errors import UserError
+from jaxreid.main import report_errors, use_compilation_cache
+from jaxreid.search import results
+from jaxreid.search.extractor import Extractor
+from jaxreid.search.index import open_gallery
+from jaxreid.search.items import Item, find
+from jaxreid.types import Features
+
+_NAMED = 20  # Of the pictures that cannot be read, so many are named.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the flags; by default those of the process.
+
+    Returns:
+        The exit code: 0, or 2 for bad input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxreid.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "PATH"}
+    parser.add_argument("--workdir", required=True, help="folder of the run that trained it")
+    parser.add_argument("--query", required=True, **several, help="whom to search for")
+    parser.add_argument("--gallery", required=True, **several, help="where to search")
+    parser.add_argument("--top", type=int, default=20, help="how many to list (20)")
+    parser.add_argument("--index", help="file of the gallery's features (.npz; one below --out)")
+    parser.add_argument("--out", help="folder for the results (WORKDIR/search)")
+    parser.add_argument("--step", type=int, help="of the checkpoint (the newest)")
+    parser.add_argument("--batch_size", type=int, help="pictures or clips at a time (the run's)")
+    args = parser.parse_args(argv)
+    use_compilation_cache()
+    return report_errors(partial(search, args))
+
+
+def search(args: argparse.Namespace) -> None:
+    """Searches, as the flags say.
+
+    Raises:
+        UserError: bad input.
+    """
+    for name in ("top", "batch_size"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name}={value}: expected 1 or more")
+    extractor = Extractor(args.workdir, step=args.step, batch_size=args.batch_size)
+    for note in extractor.notes:
+        print(f"note: {note}", flush=True)
+    queries = find(args.query, tracklets=extractor.tracklets)
+    items = find(args.gallery, tracklets=extractor.tracklets)
+    out = Path(args.out) if args.out else Path(args.workdir) / "search"
+    index = Path(args.index) if args.index else _own_index(out, args.gallery, extractor)
+    kind = "tracklets" if extractor.tracklets else "photographs"
+
+    queries, features = _compute_queries(extractor, queries, kind)
+    start, skipped = time.perf_counter(), _Skipped(items)
+    with _bar(f"{kind} of the gallery", len(items)) as advance:
+        gallery = open_gallery(extractor, items, index, skip=skipped, advance=advance)
+    skipped.report(kind, "gallery")
+    if not gallery.items:
+        raise UserError(f"none of the {len(items)} {kind} of the gallery can be read")
+    print(
+        f"gallery: {len(gallery.items):,} {kind}: {gallery.kept:,} from the index,"
+        f" {gallery.computed:,} computed in {time.perf_counter() - start:.1f} s,"
+        f" {gallery.dropped:,} dropped from it",
+        f"index: {index} ({index.stat().st_size / 1e6:.3g} MB)",
+        sep="\n",
+        flush=True,
+    )
+    found = _rank(extractor, queries, features, gallery.items, gallery.features, args.top)
+    facts = {
+        "Run": str(args.workdir),
+        "Searched for": ", ".join(args.query),
+        "Searched in": f"{', '.join(args.gallery)}: {len(gallery.items):,} {kind}",
+        "Distance": "the network's own: smaller is more alike; it says nothing of how sure it is",
+    }
+    if any(each.kind(item) for each in found for item in each.found):
+        facts["Frames"] = "green and solid: of the query's pid; red and dashed: of another"
+    written = results.write(out, found, facts)
+    results.print_tables(found)
+    if (more := len(found) - results.TABLES) > 0:
+        print(f"and {more:,} more queries, in ranked.csv")
+    print("written: " + ", ".join(map(str, written)))
+
+
+def _own_index(out: Path, gallery: Sequence[str], extractor: Extractor) -> Path:
+    """Each gallery has an index of its own, for each network."""
+    places = "\n".join(sorted(os.path.abspath(place) for place in gallery))
+    name = hashlib.sha256(os.fsencode(places)).hexdigest()[:8]
+    return out / f"gallery-{name}-{extractor.fingerprint[:8]}.npz"
+
+
+def _compute_queries(
+    extractor: Extractor, queries: list[Item], kind: str
+) -> tuple[list[Item], Features]:
+    skipped, found = _Skipped(queries), []
+    with _bar("queries", len(queries)) as advance:
+        for number, features in extractor.stream(queries, "query", skipped):
+            found.append((queries[number], features))
+            advance(1)
+    if not found:
+        raise skipped.first
+    skipped.report(kind, "queries")
+    which, features = zip(*found)
+    return list(which), jax.tree.map(lambda *x: np.stack(x), *features)
+
+
+def _rank(
+    extractor: Extractor,
+    queries: list[Item],
+    features: Features,
+    items: list[Item],
+    gallery: Features,
+    top: int,
+) -> list[results.Ranked]:
+    """What is nearest to each query. A query that lies in the gallery is not found for itself."""
+    places = {tuple(map(os.path.abspath, item.files)): i for i, item in enumerate(items)}
+    own = [places.get(tuple(map(os.path.abspath, query.files)), -1) for query in queries]
+    if among := sum(i >= 0 for i in own):
+        print(f"{among:,} of the queries lie in the gallery, and are not found for themselves")
+    indices, distances = extractor.rank(features, gallery, min(top, len(items)) + 1)
+    found = []
+    for query, itself, row, far in zip(queries, own, indices, distances):
+        there = np.flatnonzero((row >= 0) & (row != itself))[:top]
+        found.append(results.Ranked(query, [items[i] for i in row[there]], far[there].tolist()))
+    return found
+
+
+class _Skipped:
+    """What cannot be read is named, and counted."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self._items, self._count = items, 0
+        self.first = UserError("")
+
+    def __call__(self, number: int, error: UserError) -> None:
+        self._count += 1
+        if self._count == 1:
+            self.first = error
+        if self._count <= _NAMED:
+            print(f"skipped: {error}", flush=True)
+
+    def report(self, kind: str, where: str) -> None:
+        if self._count:
+            print(f"{self._count:,} of {len(self._items):,} {kind} of the {where} skipped")
+
+
+@contextmanager
+def _bar(name: str, total: int) -> Iterator[Any]:
+    """A bar, on a terminal only; it goes when all is done. Gives a function to advance it."""
+    console = Console()
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    off = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""A gallery's features, kept in one file: what is new is computed, what is gone is dropped."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from jaxreid.errors import UserError
+from jaxreid.search.extractor import Extractor, Skip
+from jaxreid.search.items import Item
+from jaxreid.types import Features
+
+FORMAT = "jaxreid gallery 1"
+
+
+class Gallery(NamedTuple):
+    """Items and their features.
+
+    Attributes:
+        items: those that could be read.
+        features: every leaf has the leading axis n.
+        kept: how many come from the index.
+        computed: how many are new there, or have changed.
+        dropped: how many were in the index and are no longer in the gallery, or have changed.
+    """
+
+    items: list[Item]
+    features: Features
+    kept: int
+    computed: int
+    dropped: int
+
+
+class _Kept(NamedTuple):
+    """What an index holds.
+
+    Attributes:
+        stamps: of each item.
+        features: of each item.
+    """
+
+    stamps: list[str]
+    features: Features
+
+
+def open_gallery(
+    extractor: Extractor,
+    items: list[Item],
+    path: Path | None = None,
+    *,
+    skip: Skip | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Gallery:
+    """The features of a gallery.
+
+    An item in the index is known by where its files lie, their sizes, and when they were written.
+    The index is made of the gallery as it is now, also if this is interrupted: then it holds what
+    has been computed.
+
+    Args:
+        extractor: computes them.
+        items: of the gallery.
+        path: of the index, which need not exist yet; None keeps nothing.
+        skip: is told of items that cannot be read, by their number. By default the first ends it.
+        advance: is told how many more items are done.
+
+    Raises:
+        UserError: the index is another network's, damaged, or cannot be written; or an item cannot
+            be read.
+    """
+    stamps = [_stamp(item) for item in items]
+    old = _Kept([], None)
+    if path is not None and path.exists():
+        old = _read(path, extractor)
+    if old.stamps == stamps:
+        advance(len(items))
+        return Gallery(items, old.features, len(items), 0, 0)
+    # In the items' own order: it plays no part what came when.
+    features = jax.tree.map(lambda x: np.empty((len(items), *x.shape), x.dtype), extractor.shapes)
+    rows = {stamp: row for row, stamp in enumerate(old.stamps)}
+    there = np.array([stamp in rows for stamp in stamps])
+    kept, todo = there.sum(), np.flatnonzero(~there)
+    if kept:
+        those = [rows[stamp] for stamp in stamps if stamp in rows]
+        _set(features, there, jax.tree.map(lambda x: x[those], old.features))
+        advance(int(kept))
+
+    def skipped(number: int, error: UserError) -> None:
+        if skip is None:
+            raise error
+        skip(int(todo[number]), error)
+        advance(1)
+
+    try:
+        pictures = [items[i] for i in todo]
+        for number, found in extractor.stream(pictures, "gallery", skipped):
+            _set(features, todo[number], found)
+            there[todo[number]] = True
+            advance(1)
+    finally:
+        which = np.flatnonzero(there)
+        if len(which) < len(items):
+            features = jax.tree.map(lambda x: x[which], features)
+        gallery = Gallery(
+            [items[i] for i in which],
+            features,
+            kept=int(kept),
+            computed=len(which) - int(kept),
+            dropped=len(old.stamps) - int(kept),
+        )
+        if path is not None and len(which) and (gallery.computed or gallery.dropped):
+            _write(path, extractor.fingerprint, gallery, [stamps[i] for i in which])
+    return gallery
+
+
+def _set(features: Features, rows: Any, values: Features) -> None:
+    for all_rows, some in zip(jax.tree.leaves(features), jax.tree.leaves(values)):
+        all_rows[rows] = some
+
+
+def _stamp(item: Item) -> str:
+    """Changes when a file is written, moved, or has another size."""
+    digest = hashlib.sha256()
+    for file in item.files:
+        digest.update(os.fsencode(os.path.abspath(file)))
+        try:
+            status = os.stat(file)
+        except OSError:
+            continue  # Nothing is kept of what cannot be read.
+        digest.update(f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _leaves(features: Features) -> dict[str, Shaped[np.ndarray, "n ..."]]:
+    return {f"features{i}": leaf for i, leaf in enumerate(jax.tree.leaves(features))}
+
+
+def _write(path: Path, model: str, gallery: Gallery, stamps: list[str]) -> None:
+    arrays: dict[str, Any] = {
+        "format": np.array(FORMAT),
+        "model": np.array(model),
+        "names": np.array([item.name for item in gallery.items], np.str_),
+        "stamps": np.array(stamps, np.str_),
+        **_leaves(gallery.features),
+    }
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            np.savez(file, **arrays)
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the index ({error.strerror})") from None
+    finally:
+        with suppress(OSError):  # Mostly it is not there.
+            draft.unlink()
+
+
+def _read(path: Path, extractor: Extractor) -> _Kept:
+    """Nothing in the file is run, and it is not larger in memory."""
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is not an .npz")
+        with np.load(path, allow_pickle=False) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > path.stat().st_size:
+                raise ValueError("its arrays are compressed")
+            if "format" not in arrays or str(arrays["format"]) != FORMAT:
+                raise ValueError(f"it does not say that it is a {FORMAT!r}")
+            if str(arrays["model"]) != extractor.fingerprint:
+                raise UserError(
+                    f"{path}: an index of another network, or of another checkpoint; give another"
+                    " --index, or remove it"
+                )
+            stamps = arrays["stamps"].tolist()
+            shapes, tree = jax.tree.flatten(extractor.shapes)
+            leaves = [arrays[f"features{i}"] for i in range(len(shapes))]
+            for leaf, expected in zip(leaves, shapes):
+                if (leaf.shape, leaf.dtype) != ((len(stamps), *expected.shape), expected.dtype):
+                    raise ValueError(f"features of {leaf.dtype} and shape {leaf.shape}")
+        return _Kept(stamps, jax.tree.unflatten(tree, leaves))
+    except UserError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(
+            f"{path}: not a gallery's index, or damaged ({' '.join(reason.split())}); remove it, or"
+            " give another --index"
+        ) from None

@@ -1,0 +1,175 @@
+"""What a search leaves: a table on screen, `ranked.csv`, `ranked.png` and `ranked.html`."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxreid import pages
+from jaxreid.errors import UserError
+from jaxreid.report.pictures import Cell, decimals_of, plot_rows
+from jaxreid.search import items
+from jaxreid.search.items import Item
+
+# What is shown of a large search; `ranked.csv` has all of it.
+TABLES, DRAWN, ACROSS, ON_PAGE = 10, 20, 10, 2000
+_HEIGHT = 256  # of a picture, in pixels
+
+
+class Ranked(NamedTuple):
+    """What was found for a query, nearest first.
+
+    Attributes:
+        query: that was searched for.
+        found: the gallery items.
+        distances: to them.
+    """
+
+    query: Item
+    found: list[Item]
+    distances: list[float]
+
+    def kind(self, item: Item) -> Literal["hit", "miss", ""]:
+        """Whether an item shows the query's person, where both have the label `pid`."""
+        pids = [each.labels.get("pid") for each in (self.query, item)]
+        if not all(pids):
+            return ""
+        return "hit" if pids[0] == pids[1] else "miss"
+
+
+def print_tables(results: Sequence[Ranked]) -> None:
+    """Prints a table for each of the first queries."""
+    columns = _columns([item for each in results for item in each.found])
+    longest = max(len(item.name) for each in results for item in (each.query, *each.found))
+    console = Console()
+    if not console.is_terminal:  # Nothing is to be broken in a file.
+        console = Console(width=longest + 40 + 16 * len(columns))
+    for result in results[:TABLES]:
+        title = Text(f"{result.query.name}  {_words(result.query)}".rstrip())
+        table = Table(title=title, title_justify="left", title_style="bold")
+        table.add_column("rank", justify="right")
+        table.add_column("distance", justify="right")
+        for name in ("file", *columns):
+            table.add_column(Text(name), overflow="fold")
+        decimals = decimals_of(result.distances)
+        for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1):
+            labels = [Text(item.labels.get(name, "")) for name in columns]
+            style = "bold green" if result.kind(item) == "hit" else ""
+            far = f"{distance:.{decimals}f}"
+            table.add_row(str(rank), far, Text(item.name), *labels, style=style)
+        console.print(table)
+
+
+def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> list[Path]:
+    """Writes the files.
+
+    Args:
+        folder: where.
+        results: of every query.
+        facts: what the page says of the search, by name.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    paths = [folder / f"ranked.{kind}" for kind in ("html", "png", "csv")]
+    shown = results[: max(1, ON_PAGE // (1 + max(len(each.found) for each in results)))]
+    pictures: dict[tuple[str, ...], UInt8[np.ndarray, "h w 3"]] = {}
+    for result in shown:
+        for item in (result.query, *result.found):
+            if item.files not in pictures:
+                pictures[item.files] = _thumbnail(item)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_csv(paths[2], results)
+        plot_rows(paths[1], [_cells(each, pictures) for each in shown[:DRAWN]])
+        paths[0].write_text(_page(results, len(shown), pictures, facts), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there ({error.strerror})") from None
+    return paths
+
+
+def _thumbnail(item: Item) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture of an item; of a tracklet, the frame in its middle."""
+    if items.is_video(item):
+        frames = list(items.read_video(item.files[0]))
+        pixels = frames[len(frames) // 2]
+    else:
+        pixels = items.read_photo(item.files[len(item.files) // 2])
+    image = Image.fromarray(pixels)
+    image.thumbnail((2 * _HEIGHT, _HEIGHT))
+    return np.asarray(image)
+
+
+def _cells(result: Ranked, pictures: dict[tuple[str, ...], np.ndarray]) -> list[Cell]:
+    decimals = decimals_of(result.distances)
+    pairs = list(zip(result.found, result.distances))[:ACROSS]
+    query = Cell(pictures[result.query.files], "query", _short(result.query), _words(result.query))
+    return [query] + [
+        Cell(pictures[item.files], result.kind(item), _short(item), f"{distance:.{decimals}f}")
+        for item, distance in pairs
+    ]
+
+
+def _page(
+    results: Sequence[Ranked],
+    shown: int,
+    pictures: dict[tuple[str, ...], np.ndarray],
+    facts: dict[str, str],
+) -> str:
+    uris = {files: pages.picture(pixels, _HEIGHT) for files, pixels in pictures.items()}
+    rows = []
+    for result in results[:shown]:
+        decimals = decimals_of(result.distances)
+        found = [
+            {
+                "kind": result.kind(item),
+                "picture": uris[item.files],
+                "name": item.name,
+                "head": f"{rank} · {distance:.{decimals}f}",
+                "words": _words(item),
+            }
+            for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1)
+        ]
+        query = result.query
+        words = {"name": query.name, "words": _words(query), "picture": uris[query.files]}
+        rows.append({"query": words, "found": found})
+    title = "Search" if len(results) > 1 else f"Search for {Path(results[0].query.name).name}"
+    return pages.render(
+        "search.html", title=title, rows=rows, hidden=len(results) - shown, facts=facts
+    )
+
+
+def _write_csv(path: Path, results: Sequence[Ranked]) -> None:
+    columns = _columns([item for each in results for item in each.found])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "rank", "distance", "path", *columns])
+        for result in results:
+            for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1):
+                labels = [item.labels.get(name, "") for name in columns]
+                row = [result.query.name, rank, f"{distance:.6g}", item.name, *labels]
+                writer.writerow(row)
+
+
+def _columns(found: Sequence[Item]) -> list[str]:
+    return list(dict.fromkeys(name for item in found for name in item.labels))
+
+
+def _words(item: Item) -> str:
+    return " · ".join(f"{name} {value}" for name, value in item.labels.items() if value)
+
+
+def _short(item: Item) -> str:
+    """The end of its name, which is what differs, as far as it fits below a picture."""
+    name = Path(item.name).name
+    return name if len(name) <= 18 else "…" + name[-17:]

@@ -1,0 +1,180 @@
+import csv
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxreid.data.sources import open_source
+from jaxreid.search import results
+from jaxreid.search.__main__ import main
+from tests.search.test_items import write_video
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch, capsys):
+    """A function that runs the command in an empty folder: its exit code, and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "set by the tests")
+
+    def run(workdir, *flags):
+        code = main([f"--workdir={workdir}", *map(str, flags)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def photos(photo_config, tmp_path):
+    """The queries as photographs of one's own, in two folders; their index is in order."""
+    index = open_source(photo_config.data).data.query
+    for row in range(index.size):
+        folder = tmp_path / "photos" / f"door {index.camids[row]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(index.path(row), folder / f"{row}.jpg")
+    return index
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_photograph_in_a_folder(search, photo_run, photos, tmp_path):
+    shutil.copy(photos.path(3), tmp_path / "photo.jpg")
+    (tmp_path / "photos" / "door 1" / "broken.jpg").write_bytes(b"\xff\xd8 cut off")
+    flags = "--query=photo.jpg", "--gallery=photos/", "--top=5", "--out=found"
+    code, said, errors = search(photo_run, *flags)
+    assert (code, errors) == (0, "")
+    lines = said.splitlines()
+    assert re.match(
+        r"skipped: photos/door 1/broken.jpg: not a photograph that decodes \(", lines[0]
+    )
+    size = photos.size
+    assert lines[1] == f"1 of {size + 1} photographs of the gallery skipped"
+    assert re.match(rf"gallery: {size} photographs: 0 from the index, {size} computed in", lines[2])
+    [index] = (tmp_path / "found").glob("gallery-*.npz")
+    assert lines[3].startswith(f"index: found/{index.name} (")
+    found = table("found/ranked.csv")
+    assert [row["rank"] for row in found] == ["1", "2", "3", "4", "5"]
+    assert found[0]["path"] == f"photos/door {photos.camids[3]}/3.jpg"
+    assert float(found[0]["distance"]) < 0.001
+    for row in found:
+        far = f"{float(row['distance']):.3f}"
+        assert re.search(rf"│ +{row['rank']} │ +{far} │ {row['path']} +│", said)
+    assert lines[-1] == "written: found/ranked.html, found/ranked.png, found/ranked.csv"
+    with Image.open("found/ranked.png") as image:
+        assert image.width > image.height
+    page = (tmp_path / "found" / "ranked.html").read_text()
+    assert page.count('<figure class="item query">') == 1
+    assert page.count('<figure class="item ">') == 5
+    assert page.count("data:image/jpeg;base64,") == 6
+    assert "photos/door" in page
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)", page) == []
+    # Once more: all but what cannot be read is known.
+    again = search(photo_run, *flags)[1]
+    assert f"gallery: {size} photographs: {size} from the index, 0 computed in" in again
+    assert table("found/ranked.csv") == found
+
+
+def test_labels_say_who_was_right(search, photo_run, photos, tmp_path):
+    with open("who.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "pid", "camera"])
+        for row, path in enumerate(sorted((tmp_path / "photos").rglob("*.jpg"))):
+            row = int(path.stem)
+            writer.writerow([path, photos.pids[row], f"<{photos.camids[row]}>"])
+    code, said, _ = search(photo_run, "--query=who.csv", "--gallery=who.csv", "--index=gallery.npz")
+    assert code == 0
+    size = photos.size
+    assert f"{size} of the queries lie in the gallery, and are not found for themselves" in said
+    found = table(photo_run / "search" / "ranked.csv")
+    assert len(found) == size * (size - 1)
+    assert all(row["query"] != row["path"] for row in found)
+    pid = {row["path"]: row["pid"] for row in table("who.csv")}
+    hits = sum(pid[row["query"]] == row["pid"] for row in found)
+    page = (photo_run / "search" / "ranked.html").read_text()
+    assert hits > 0
+    assert page.count('<figure class="item hit">') == hits
+    assert page.count('<figure class="item miss">') == len(found) - hits
+    assert "camera &lt;1&gt;" in page
+    assert "red and dashed" in page
+
+
+def test_of_many_queries_all_are_in_the_table_only(search, photo_run, photos, monkeypatch):
+    for name, value in (("TABLES", 1), ("DRAWN", 1), ("ON_PAGE", 6)):
+        monkeypatch.setattr(results, name, value)
+    code, said, _ = search(photo_run, "--query=photos", "--gallery=photos", "--top=2", "--out=out")
+    assert code == 0
+    assert said.count("┏") == 1
+    assert f"and {photos.size - 1} more queries, in ranked.csv" in said
+    with open("out/ranked.html") as file:
+        page = file.read()
+    assert page.count('<figure class="item query">') == 2
+    assert f"{photos.size - 2} more queries are not shown here" in page
+    assert len(table("out/ranked.csv")) == 2 * photos.size
+
+
+def test_tracklets_as_folders_and_videos(search, clip_run, tmp_path):
+    pytest.importorskip("av")
+    rng = np.random.default_rng(0)
+    walks = rng.integers(0, 256, (3, 4, 72, 72, 3)).astype(np.uint8)
+    for name, walk in (("first", walks[0]), ("deeper/second", walks[1])):
+        (tmp_path / "walks" / name).mkdir(parents=True)
+        for i, frame in enumerate(walk):
+            Image.fromarray(frame).save(tmp_path / "walks" / name / f"{i}.png")
+    write_video(tmp_path / "walks" / "third.mov", walks[2])
+    shutil.copytree(tmp_path / "walks" / "deeper" / "second", tmp_path / "query")
+    code, said, errors = search(clip_run, "--query", "query", "walks/third.mov", "--gallery=walks")
+    assert (code, errors) == (0, "")
+    assert "gallery: 3 tracklets: 0 from the index, 3 computed" in said
+    found = table(clip_run / "search" / "ranked.csv")
+    assert [(row["query"], row["rank"]) for row in found] == [
+        *(("query", "1"), ("query", "2"), ("query", "3")),
+        *(("walks/third.mov", "1"), ("walks/third.mov", "2")),
+    ]
+    distances = [float(row["distance"]) for row in found]
+    best = found[int(np.argmin(distances[:3]))]
+    assert best["path"] == "walks/deeper/second"
+
+
+def test_bad_input_is_one_line(search, photo_run, photos, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "a.jpg").write_text("no picture")
+    (tmp_path / "gallery.npz").write_text("no index")
+    shutil.copytree(photo_run, tmp_path / "splits" / "split0")
+    photo = "--query=photos/door 1"
+    cases = [
+        (("nowhere", photo, "--gallery=photos"), "nowhere/checkpoints: no checkpoint there; train"),
+        (("splits", photo, "--gallery=photos"), "of one of them, such as splits/split0"),
+        ((photo_run, "--query=notes.txt", "--gallery=photos"), "notes.txt: not a photograph that"),
+        ((photo_run, "--query=photo", "--gallery=photos"), "did you mean 'photos'?"),
+        ((photo_run, photo, "--gallery=empty"), "empty: no photographs there; expected some"),
+        ((photo_run, photo, "--gallery=junk"), "none of the 1 photographs of the gallery can be"),
+        (
+            (photo_run, photo, "--gallery=photos", "--index=gallery.npz"),
+            "gallery.npz: not a gallery's index, or damaged (it is not an .npz); remove it",
+        ),
+        ((photo_run, photo, "--gallery=photos", "--top=0"), "--top=0: expected 1 or more"),
+        (
+            (photo_run, photo, "--gallery=photos", "--step=7"),
+            "no checkpoint of step 7; there are 0",
+        ),
+        (
+            (photo_run, photo, "--gallery=photos", "--out=notes.txt"),
+            "notes.txt",
+        ),
+    ]
+    for flags, message in cases:
+        code, _, errors = search(*flags)
+        assert code == 2, flags
+        assert errors.count("\n") == 1, errors
+        assert errors.startswith("jaxreid: error: ")
+        assert message in errors
+    with pytest.raises(SystemExit) as stopped:
+        main(["--workdir=x", "--query=y"])
+    assert stopped.value.code == 2
