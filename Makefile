@@ -4,7 +4,9 @@
 #   make test    the same environment, then the tests
 #
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
-# those of PyTorch, which it installs; `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
+# those of PyTorch, which it installs; `make browser`, the pages in Chromium, which has to be there with its
+# driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
+# `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
 #
 #   make lint    formatting, style and types
 #   make bench   the figures of benchmarks/RESULTS.md that need no accelerator
@@ -17,7 +19,7 @@ WORKERS ?= 2
 PYTEST ?=
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-video test parity schema lint bench clean
+.PHONY: demo demo-video test parity browser docs schema lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -28,11 +30,20 @@ demo-video:
 		$(BIN)/python -m jaxreid.demo --video --started=$$started
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity --ignore=tests/browser $(PYTEST)
 
 parity: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal tests/parity
+
+browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check selenium==4.51.0
+	$(BIN)/python -m pytest tests/browser
+
+docs: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
+	$(BIN)/python -m sphinx -W -q -b doctest docs build/doctest
 
 # In an environment of its own: what it needs holds TensorFlow back.
 schema: $(READY)

@@ -22,7 +22,7 @@ from jaxreid.models import attention_driven
 
 VARIANTS = {
     **{
-        name: Variant(changes, {}, f"Synthetic images, {name}: ours")
+        name: Variant(changes, {}, "Synthetic images", f"{name}: ours")
         for name, changes in recipes.ATTENTION_DRIVEN_ROWS.items()
     },
     **recipes.attention_driven_readings("Synthetic images"),

@@ -54,15 +54,13 @@ _LENGTHS = {
     8: (91.9, 99.0, 99.6, 92.1),
 }
 VARIANTS = {
-    **recipes.cosam_blocks("Duke, Table 3", _BLOCKS),
-    **recipes.cosam_heads("Duke, Tables 2 and 4", _HEADS),
-    **recipes.cosam_lengths("Duke, Table 6", _LENGTHS),
-    **recipes.cosam_readings("Duke"),
+    **recipes.cosam_blocks("DukeMTMC-VideoReID", _BLOCKS),
+    **recipes.cosam_heads("DukeMTMC-VideoReID", _HEADS),
+    **recipes.cosam_lengths("DukeMTMC-VideoReID", _LENGTHS),
+    **recipes.cosam_readings("DukeMTMC-VideoReID"),
 }
 
 
 def get_config(variant: str | None = None) -> Config:
     config = recipes.cosam_config("duke_video")
-    config.paper_source = "DukeMTMC-VideoReID, Table 4, SE-ResNet-50 + COSAM 4,5 + TP"
-    config.paper = {"rank1": 0.954, "rank5": 0.993, "rank20": 0.998, "mAP": 0.941}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "se_resnet50_tp_cosam45")

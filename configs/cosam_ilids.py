@@ -40,18 +40,17 @@ _HEADS = {
     ("se_resnet50", "rnn", (4, 5)): (77.8, 97.3),
 }
 VARIANTS = {
-    **recipes.cosam_heads("iLIDS-VID, Table 4", _HEADS),
+    **recipes.cosam_heads("iLIDS-VID", _HEADS),
     # Section 6.2's number of steps, which on MARS is the released code's number of epochs.
     "long": Variant(
         {"train.epochs": 3330, "optim.decay_epochs": (833, 1666, 2499)},
         {},
-        "iLIDS-VID, section 6.2's 60 k steps: ours",
+        "iLIDS-VID",
+        "section 6.2's 60 k steps: ours",
     ),
 }
 
 
 def get_config(variant: str | None = None) -> Config:
     config = recipes.cosam_config("ilids_vid")
-    config.paper_source = "iLIDS-VID, Table 4, SE-ResNet-50 + COSAM 4,5 + TP"
-    config.paper = {"rank1": 0.796, "rank5": 0.953}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "se_resnet50_tp_cosam45")

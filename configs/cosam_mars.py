@@ -54,9 +54,9 @@ _LENGTHS = {
     8: (84.6, 94.2, 97.0, 77.4),
 }
 VARIANTS = {
-    **recipes.cosam_blocks("MARS, Table 3", _BLOCKS),
-    **recipes.cosam_heads("MARS, Tables 2 and 4", _HEADS),
-    **recipes.cosam_lengths("MARS, Table 6", _LENGTHS),
+    **recipes.cosam_blocks("MARS", _BLOCKS),
+    **recipes.cosam_heads("MARS", _HEADS),
+    **recipes.cosam_lengths("MARS", _LENGTHS),
     **recipes.cosam_readings("MARS"),
 }
 
@@ -64,6 +64,4 @@ VARIANTS = {
 def get_config(variant: str | None = None) -> Config:
     config = recipes.cosam_config("mars")
     config.eval.mars_protocol = "query_removed"
-    config.paper_source = "MARS, Table 4, SE-ResNet-50 + COSAM 4,5 + TP"
-    config.paper = {"rank1": 0.849, "rank5": 0.955, "rank20": 0.979, "mAP": 0.799}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "se_resnet50_tp_cosam45")

@@ -27,13 +27,11 @@ _ROWS = {
     "cnn_srm": (64.2, 84.4, 94.3, 46.2),
     "all": (70.6, 90.0, 97.6, 50.7),
 }
-VARIANTS = recipes.jst_rnn_components("MARS, Table 2", _ROWS)
+VARIANTS = recipes.jst_rnn_components("MARS", _ROWS)
 
 
 def get_config(variant: str | None = None) -> Config:
     # 625 persons are 78 steps an epoch: 20 k steps are 256 epochs.
     config = recipes.jst_rnn_config("mars", decay_epochs=(256, 512))
     config.eval.ap = "trapezoid"  # the evaluation code of MARS
-    config.paper_source = "MARS, Table 2, ALL"
-    config.paper = {"rank1": 0.706, "rank5": 0.9, "rank20": 0.976, "mAP": 0.507}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "all")

@@ -44,6 +44,4 @@ VARIANTS = recipes.siamese_attention_rows("iLIDS-VID", _ROWS)
 
 def get_config(variant: str | None = None) -> Config:
     config = recipes.siamese_attention_config("ilids_vid", epochs=1000)
-    config.paper_source = "iLIDS-VID, Table III, GoogLeNet, 5x5, 5x5"
-    config.paper = {"rank1": 0.612, "rank5": 0.807, "rank10": 0.903, "rank20": 0.973}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "googlenet_5_5")

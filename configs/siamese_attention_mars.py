@@ -50,6 +50,4 @@ VARIANTS = recipes.siamese_attention_rows("MARS", _ROWS)
 def get_config(variant: str | None = None) -> Config:
     config = recipes.siamese_attention_config("mars", epochs=2000)
     config.eval.ap = "trapezoid"  # the evaluation code of MARS
-    config.paper_source = "MARS, Table III, GoogLeNet, 5x5, 5x5"
-    config.paper = {"rank1": 0.697, "rank5": 0.834, "rank10": 0.883, "rank20": 0.936}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "googlenet_5_5")

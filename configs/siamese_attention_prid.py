@@ -43,6 +43,4 @@ VARIANTS = recipes.siamese_attention_rows("PRID2011", _ROWS)
 
 def get_config(variant: str | None = None) -> Config:
     config = recipes.siamese_attention_config("prid2011_all", epochs=1000)
-    config.paper_source = "PRID2011, Table III, GoogLeNet, 5x5, 5x5"
-    config.paper = {"rank1": 0.748, "rank5": 0.926, "rank10": 0.977, "rank20": 0.986}
-    return choose(config, VARIANTS, variant)
+    return choose(config, VARIANTS, variant or "googlenet_5_5")

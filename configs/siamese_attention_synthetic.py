@@ -20,10 +20,11 @@ VARIANTS = {
     "drawn": Variant(
         {"model.pairs": "drawn", "data.sampling": "pairs"},
         {},
-        "synthetic tracklets, drawn pairs: ours",
+        "synthetic tracklets",
+        "drawn pairs: ours",
     ),
-    "muted": Variant({"model.attention": False}, {}, "synthetic tracklets, no attention: ours"),
-    "max": Variant({"model.pooling": "max"}, {}, "synthetic tracklets, maximum of frames: ours"),
+    "muted": Variant({"model.attention": False}, {}, "synthetic tracklets", "no attention: ours"),
+    "max": Variant({"model.pooling": "max"}, {}, "synthetic tracklets", "maximum of frames: ours"),
 }
 
 

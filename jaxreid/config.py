@@ -1,20 +1,28 @@
 """The typed configuration. A config file returns a `Config`; flags override any field.
 
---config=configs/duatm_market.py:tuned --config.optim.lr=0.02 --config.data.image_size=128,64
+    --config=duatm_market:tuned --config.optim.lr=0.02 --config.data.image_size=128,64
+
+`--config=duatm_market` is the file of that name among those that come with the package, and
+`--config=mine/duatm_market.py` any other. `help` in the place of a name lists the names, and in the
+place of a variant the variants.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import json
 import re
 import sys
+import textwrap
 import traceback
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 
 from jaxreid.data.clips import Cut, Sampling
@@ -405,35 +413,68 @@ def validate(config: Config) -> None:
 
 
 class Variant(NamedTuple):
-    """A row of a paper's table, as changes to the config.
+    """A row of a paper's tables, as changes to the config.
 
     Attributes:
         changes: `{"model.lambda1": 0.3, ...}`.
         paper: the published figures, as `{"rank1": 0.8875, "mAP": 0.7046}`; empty where the
             paper gives none in print.
-        source: where in the paper.
+        data_set: as the paper names it.
+        row: in a few words, the same ones for every data set.
+        tables: the numbers of those that have it, as printed; none for a figure of the text or of
+            a curve, and for rows of our own.
+        note: what a reader of the figures should know.
     """
 
     changes: Mapping[str, Any]
     paper: Mapping[str, float]
-    source: str
+    data_set: str
+    row: str
+    tables: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where in the paper, as in "Market-1501, Tables 1 and 2, AvePool + l0"."""
+        *most, last = self.tables or ("",)
+        where = f"Tables {', '.join(most)} and {last}" if most else f"Table {last}"
+        words = [self.data_set, where, self.row] if last else [self.data_set, self.row]
+        return ", ".join(words) + (self.note and f"; {self.note}")
+
+
+def tables_of(variants: Mapping[str, Variant]) -> dict[str, dict[str, Variant]]:
+    """The rows of each of the paper's tables: by its number, by the names of the variants."""
+    found: dict[str, dict[str, Variant]] = {}
+    for name, variant in variants.items():
+        for number in variant.tables:
+            found.setdefault(number, {})[name] = variant
+    return found
 
 
 def choose(config: Config, variants: Mapping[str, Variant], name: str | None) -> Config:
     """The config with a variant's changes and figures; `help` prints the list and exits.
 
+    `table1` is all rows of Table 1, for `jaxreid.main` to run one after another: the config without
+    any of their changes.
+
     Raises:
         UserError: no such variant.
     """
+    tables = {f"table{number}": rows for number, rows in tables_of(variants).items()}
     if name == "help":
         print("\n".join(_describe(variant, row) for variant, row in variants.items()))
+        if tables:
+            print("\nThe rows of a table, one after another:")
+        for table, rows in tables.items():
+            words = textwrap.wrap(", ".join(rows), 84, break_on_hyphens=False)
+            print(f":{table:<14} " + f"\n{'':16}".join(words))
         sys.exit(0)
-    if not name:
+    if not name or name in tables:
         return config
     if name not in variants:
         raise UserError(
-            f"config variant {name!r}: there is none of that name{nearest(name, variants)}"
-            " (:help lists them)"
+            f"config variant {name!r}: there is none of that name"
+            f"{nearest(name, [*variants, *tables])} (:help lists them)"
         )
     variant = variants[name]
     for key, value in variant.changes.items():
@@ -444,7 +485,9 @@ def choose(config: Config, variants: Mapping[str, Variant], name: str | None) ->
 
 
 def table_row(
-    source: str,
+    data_set: str,
+    tables: str,
+    row: str,
     changes: Mapping[str, Any],
     rank1: float | None = None,
     rank5: float | None = None,
@@ -452,11 +495,15 @@ def table_row(
     mean_ap: float | None = None,
     *,
     rank10: float | None = None,
+    note: str = "",
 ) -> Variant:
-    """A variant with the figures of a table's row, in percent; None where none is printed."""
+    """A variant with the figures of a table's row, in percent; None where none is printed.
+
+    `tables` are the numbers of those that have the row, as in "2, 4"; "" for none.
+    """
     printed = {"rank1": rank1, "rank5": rank5, "rank10": rank10, "rank20": rank20, "mAP": mean_ap}
     figures = {name: round(v / 100, 4) for name, v in printed.items() if v is not None}
-    return Variant(changes, figures, source)
+    return Variant(changes, figures, data_set, row, tuple(re.findall(r"\w+", tables)), note)
 
 
 def _describe(name: str, variant: Variant) -> str:
@@ -465,20 +512,73 @@ def _describe(name: str, variant: Variant) -> str:
     return f":{name:<14} {variant.source}; the paper's {figures}\n{'':16}{changes}"
 
 
-def load_config(path: Path, *variant: str) -> Config:
+# Within the package where it was installed, beside it in the repository.
+_PACKAGE = Path(__file__).parent
+CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+
+
+def find_config(name: str) -> Path:
+    """The config file at a path or, where none is there, the package's own of that name.
+
+    Args:
+        name: as in `configs/duatm_market.py`, `duatm_market.py` or `duatm_market`; `help` prints
+            the package's own and exits.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    own = {path.stem: path for path in sorted(CONFIGS.glob("*.py"))}
+    if name == "help":
+        for stem, file in own.items():
+            about = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or stem
+            print(f"{stem:<28}{re.split(r'[.:,] ', ' '.join(about.split()))[0].rstrip('.')}")
+        print(f"\nRows of a paper's tables: --config=NAME:help. The files: {CONFIGS}")
+        sys.exit(0)
+    if name.removesuffix(".py") in own:
+        return own[name.removesuffix(".py")]
+    there = [p.as_posix() for p in path.parent.glob("*.py")]
+    raise UserError(f"{name}: no such config{nearest(path.as_posix(), [*there, *own])}")
+
+
+def load_config(name: Path | str, *variant: str) -> Config:
     """What a config file's `get_config` returns.
+
+    Args:
+        name: of the file, see `find_config`.
+        variant: a row of the paper's tables, if any.
 
     Raises:
         UserError: there is no such file, or it cannot be run.
     """
+    path = find_config(str(name))
+    with _naming(path):
+        return _module(path).get_config(*variant)
+
+
+def load_variants(name: Path | str) -> dict[str, Variant]:
+    """The `VARIANTS` of a config file, if it has any; see `load_config`."""
+    path = find_config(str(name))
+    with _naming(path):
+        return getattr(_module(path), "VARIANTS", {})
+
+
+def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("config", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        there = [p.as_posix() for p in path.parent.glob("*.py")]
-        raise UserError(f"{path}: no such config file{nearest(path.as_posix(), there)}")
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: expected a config, which is a Python file")
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What goes wrong in a config file is an error of the file's, with its line."""
     try:
-        spec.loader.exec_module(module)
-        return module.get_config(*variant)
+        yield
     except (UserError, SystemExit):
         raise
     except Exception as error:
@@ -488,21 +588,33 @@ def load_config(path: Path, *variant: str) -> Config:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """`absl.flags.FLAGS(argv)`, with one line for a mistake: for `app.run(flags_parser=...)`."""
-    given = re.search(r"(?:^| )--?config[= ](\S+)", " ".join(argv))
-    config = None
+    """`absl.flags.FLAGS(argv)`, with one line for a mistake: for `app.run(flags_parser=...)`.
+
+    `--help` prints the flags; with `--config`, its keys and their values as well.
+    """
+    argv, config = list(argv), None
     try:
-        if given:
-            path, *variant = given.group(1).split(":", 1)
-            config = load_config(Path(path), *variant)
-            names = [found.group(1) for a in argv if (found := _OVERRIDE.match(a))]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise UserError(f"--config.{twice[0]} is given more than once")
+        for i, argument in enumerate(argv):
+            flag, equals, value = argument.partition("=")
+            if flag in ("--config", "-config") and (equals or argv[i + 1 :]):
+                name, *variant = (value if equals else argv[i + 1]).split(":", 1)
+                config = load_config(name, *variant)
+                given = ":".join([str(find_config(name)), *variant])
+                argv[i if equals else i + 1] = f"{flag}={given}" if equals else given
+        names = [found.group(1) for a in argv if (found := _OVERRIDE.match(a))]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"--config.{twice[0]} is given more than once")
+        if any(a == "-h" or a.startswith(("-help", "--help")) for a in argv):
+            app.usage(shorthelp=True, writeto_stdout=True)
+            for key, value in flat_keys(config.to_dict() if config else {}, "--config.").items():
+                print(f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}")
+            sys.exit(0)
         return flags.FLAGS(argv)
     except UserError as error:
         message = str(error)
     except (KeyError, AttributeError, flags.Error, ValueError, TypeError) as error:
-        message = _unknown_key(argv, config) or " ".join(str(error).split())
+        lines = filter(None, map(str.strip, str(error).splitlines()))
+        message = _unknown_key(argv, config) or "; ".join(lines)
     print(f"jaxreid: error: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -544,13 +656,22 @@ _FREE = (
 )
 
 
-def claim_workdir(config: Config, workdir: Path, fingerprint: str, started: bool = False) -> None:
+def same_training(one: Config, other: Config) -> bool:
+    """Whether two runs are trained alike, and differ at most in the scoring."""
+    a, b = flat_keys(one.to_dict()), flat_keys(other.to_dict())
+    return all(a.get(key) == b.get(key) for key in a | b if not key.startswith(_FREE))
+
+
+def claim_workdir(
+    config: Config, workdir: Path, fingerprint: str, num_ids: int, started: bool = False
+) -> None:
     """Writes `config.json`, or makes sure that the run there is this one.
 
     Args:
         config: the run.
         workdir: its folder.
         fingerprint: of the data.
+        num_ids: training persons.
         started: whether it has a checkpoint. Where its weights came from is then history, which
             need not be given again and is kept.
 
@@ -558,11 +679,14 @@ def claim_workdir(config: Config, workdir: Path, fingerprint: str, started: bool
         UserError: the folder holds a run with another config, or over other data.
     """
     path = workdir / "config.json"
-    tree = {**config.to_dict(), "fingerprint": fingerprint}
+    kind = type(config.model)
+    # What `jaxreid.trained` needs to build the network again, without the data.
+    of_network = {"method": f"{kind.__module__}.{kind.__qualname__}", "num_ids": num_ids}
+    tree = {**config.to_dict(), **of_network, "fingerprint": fingerprint}
     if path.is_file():
         try:
             there = json.loads(path.read_text())
-            theirs = flat_keys(there)
+            theirs = of_network | flat_keys(there)  # A run of an earlier version has not got it.
             if started:
                 tree["model"]["pretrained"] = there["model"].get("pretrained")
         except (ValueError, LookupError, TypeError, AttributeError) as error:

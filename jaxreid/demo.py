@@ -1,9 +1,10 @@
 """The demo: draws a data set, scores a network on it untrained, trains it, and scores it again.
 
-Everything after the drawing goes through `jaxreid.main.run`, as a real data set does.
-
     python -m jaxreid.demo            DuATM on images in Market-1501's layout
     python -m jaxreid.demo --video    COSAM on tracklets in MARS's layout
+
+Everything after the drawing goes through `jaxreid.main.run`, as a real data set does. The data and
+the run are left in the folder `runs` of the current one.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from PIL import Image
 
 from jaxreid.checkpoint import load_variables
 from jaxreid.config import Config, load_config
+from jaxreid.data.pipeline import require_tensorflow
 from jaxreid.data.sources import open_source
 from jaxreid.data.synthetic import write_market
 from jaxreid.data.synthetic_video import read_silhouettes, write_mars
@@ -33,39 +35,31 @@ class Demo(NamedTuple):
     """What is drawn, and what is trained on it.
 
     Attributes:
-        config: the run.
+        config: the run, by its name.
         draw: draws the data set into a folder.
         data: that folder.
         workdir: holds the runs `untrained` and `trained`.
     """
 
-    config: Path
+    config: str
     draw: Callable[[Path], Any]
     data: Path
     workdir: Path
 
 
-IMAGES = Demo(
-    Path("configs/duatm_synthetic.py"), write_market, Path("runs/synthetic"), Path("runs/demo")
-)
-VIDEO = Demo(
-    Path("configs/cosam_synthetic.py"),
-    write_mars,
-    Path("runs/synthetic_video"),
-    Path("runs/demo_video"),
-)
+IMAGES = Demo("duatm_synthetic", write_market, Path("runs/synthetic"), Path("runs/demo"))
+VIDEO = Demo("cosam_synthetic", write_mars, Path("runs/synthetic_video"), Path("runs/demo_video"))
 
 
 def main() -> int:
     """The command. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--video", action="store_true", help="tracklets instead of images")
-    parser.add_argument(
-        "--started",
-        type=float,
-        default=time.time(),
-        help="when the clock of the last line started, in seconds since 1970",
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxreid.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--video", action="store_true", help="tracklets instead of images")
+    parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     args = parser.parse_args()
     use_compilation_cache()
     return report_errors(partial(demonstrate, VIDEO if args.video else IMAGES, args.started))
@@ -73,6 +67,7 @@ def main() -> int:
 
 def demonstrate(demo: Demo, started: float) -> None:
     """Draws, scores, trains, scores, and prints the last line."""
+    require_tensorflow()  # Before anything is drawn.
     config = load_config(demo.config)
     config.data.root = str(demo.data)
     if (demo.workdir / "trained" / "report.md").exists():

@@ -1,15 +1,22 @@
 r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in a folder.
 
-    python -m jaxreid.main --config=configs/duatm_market.py \
+    python -m jaxreid.main --config=duatm_market \
         --config.data.root=/data/Market-1501-v15.09.15 --workdir=runs/duatm
+
+--config=help lists the configs that come with this package, --config=duatm_market:help the rows of
+its paper's tables, and --config=duatm_market --help all keys that --config.KEY=VALUE can set.
 """
 
 import dataclasses
 import errno
+import functools
+import logging
+import operator
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -19,14 +26,26 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from jaxreid import __version__, distributed, report, sharding
-from jaxreid.checkpoint import Checkpoints, has_checkpoint
-from jaxreid.config import Config, claim_workdir, flat_keys, parse_flags, validate
+from jaxreid.checkpoint import FOLDER, Checkpoints, has_checkpoint
+from jaxreid.config import (
+    Config,
+    claim_workdir,
+    find_config,
+    flat_keys,
+    load_config,
+    load_variants,
+    parse_flags,
+    same_training,
+    tables_of,
+    validate,
+)
 from jaxreid.data import index
 from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.evaluate import Evaluator, describe, make_evaluator
 from jaxreid.lock import hold
+from jaxreid.report import tables
 from jaxreid.train import (
     check_batches,
     check_clips,
@@ -39,7 +58,9 @@ from jaxreid.train import (
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or file.py:variant.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A config's name, or its file; NAME:VARIANT for a row of the paper."
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: a new one, or one to go on with."
 )
@@ -103,7 +124,7 @@ def run_one(config: Config, workdir: Path, mode: Mode) -> dict[str, Any]:
     facts = {"the data": fingerprint, **of_others, f"checkpoint in {workdir}": started}
     distributed.agree(facts, "the data")
     if distributed.is_first():
-        claim_workdir(config, workdir, fingerprint, started)
+        claim_workdir(config, workdir, fingerprint, source.data.num_ids, started)
     distributed.require_shared(workdir / "config.json")
     if trains:
         state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
@@ -115,13 +136,14 @@ def run_one(config: Config, workdir: Path, mode: Mode) -> dict[str, Any]:
 
     def score(folder: Path, evaluate: Evaluator, source: Source) -> dict[str, Any]:
         evaluation = evaluate(state.variables, config.eval.lengths)
+        evaluation = evaluation._replace(scores={**evaluation.scores, "step": int(state.step)})
         print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
         # A host whose processor rounds in another way would rank in another way.
         distributed.agree({"scores": evaluation.scores}, "the scores")
         if distributed.is_first():
             variables = jax.device_get(state.variables)  # The others are not called on to compute.
             report.write(folder, config, source, model, variables, evaluation)
-        print(f"report: {folder / 'report.md'}, pictures: {folder / 'eval'}", flush=True)
+        print(f"report: {folder / 'report.html'}, pictures: {folder / 'eval'}", flush=True)
         return evaluation.scores
 
     if not others:
@@ -153,6 +175,85 @@ def open_others(config: Config) -> dict[str, Source]:
         raise UserError(f"config.eval.data={config.eval.data}: {error}") from None
 
 
+def run_table(
+    name: str, number: str, changes: Mapping[str, Any], workdir: Path, mode: Mode
+) -> None:
+    """The rows of a paper's table one after another, each in `workdir/<variant>`.
+
+    A row that is done, training and scores, is not run again. Rows that differ in the scoring alone
+    train once: the others start from a copy of the first one's checkpoints.
+
+    Args:
+        name: of the config file that has the rows.
+        number: of the table.
+        changes: to the config of every row, by keys such as `train.precision`.
+        workdir: takes the rows, and the table as `table<number>.md`.
+        mode: of every row.
+
+    Raises:
+        UserError: a change is of what the rows differ in; and whatever a run raises.
+    """
+    configs = {}
+    for row, variant in tables_of(load_variants(name))[number].items():
+        configs[row] = load_config(name, row)
+        for key, value in changes.items():
+            if key in variant.changes:
+                raise UserError(
+                    f"--config.{key}={value}: Table {number} is of its effect, and its row {row}"
+                    f" has {variant.changes[key]}"
+                )
+            *path, last = key.split(".")
+            setattr(functools.reduce(getattr, path, configs[row]), last, value)
+        validate(configs[row])
+    trained: list[tuple[Config, Path]] = []
+    with hold(workdir):
+        for i, (row, config) in enumerate(configs.items(), start=1):
+            folder, count = workdir / row, f"row {i} of {len(configs)}, {row}"
+            # Asked of one process: what another sees may be of a moment before.
+            asked = distributed.is_first() and mode == "train_and_evaluate"
+            if distributed.any_host(asked and is_done(folder, config), "the next row"):
+                print(f"{count}: done before, in {folder}", flush=True)
+            else:
+                print(f"{count}: in {folder}", flush=True)
+                if mode == "train_and_evaluate":
+                    for other, base in trained:
+                        if same_training(config, other):
+                            lend_training(base, folder)
+                run(config, folder, mode)
+            trained.append((config, folder))
+        if distributed.is_first():
+            runs, _ = tables.find_runs([workdir])
+            text = tables.to_markdown(tables.fill([find_config(name)], number, runs))
+            out = workdir / f"table{number}.md"
+            out.write_text(text, encoding="utf-8")
+            print(f"\n{text}\nwritten: {out}", flush=True)
+
+
+def is_done(folder: Path, config: Config) -> bool:
+    """Whether a folder holds the run of a config, trained to its end and scored."""
+    if not tables.is_run(folder):
+        return False
+    there = tables.read_run(folder)
+    same = not tables.differences(there.config, config, tables.NO_MATTER)
+    return bool(same and there.scores and not there.unfinished)
+
+
+def lend_training(base: Path, folder: Path) -> None:
+    """Copies what the training of one run has left into the folder of another, if it has none."""
+    for source in (base, *sorted(base.glob("split*"))):
+        to = folder / source.relative_to(base)
+        if not has_checkpoint(source):
+            continue
+        if distributed.is_first() and not has_checkpoint(to):
+            print(f"{to}: trained as {source} was, whose checkpoints are copied", flush=True)
+            shutil.rmtree(to / "lent", ignore_errors=True)
+            shutil.copytree(source / FOLDER, to / "lent")
+            shutil.copy2(source / "metrics.jsonl", to)
+            shutil.rmtree(to / FOLDER, ignore_errors=True)
+            (to / "lent").rename(to / FOLDER)  # A copy that was killed half-way is not there.
+        distributed.require_shared(to / FOLDER)
+
+
 def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[str, Any]:
     """A run for each split of the data set, in `workdir/split0`, ...; the scores are their mean."""
     scores = []
@@ -176,12 +277,15 @@ def write_mean(workdir: Path, config: Config, scores: list[dict[str, Any]]) -> d
     if not distributed.is_first():
         return mean
     report.write_scores(workdir, mean)
-    page = report.write_report(
-        workdir,
-        config=config.to_dict(),
-        scores=mean,
-        paper=config.paper,
-        paper_source=config.paper_source,
+    common: dict[str, Any] = {
+        "config": config.to_dict(),
+        "scores": mean,
+        "paper": config.paper,
+        "paper_source": config.paper_source,
+    }
+    report.write_report(workdir, **common)
+    page = report.write_page(
+        workdir, **common, splits={f"split{n}": one for n, one in enumerate(scores)}
     )
     print(f"report: {page}", flush=True)
     return mean
@@ -255,8 +359,18 @@ def main(argv: list[str]) -> None:
         if argv[1:]:
             raise UserError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
         distributed.start(_DISTRIBUTED.value, _DEADLINE.value)
-        run(_CONFIG.value, Path(_WORKDIR.value or ""), cast(Mode, _MODE.value))
+        workdir, mode = Path(_WORKDIR.value or ""), cast(Mode, _MODE.value)
+        flag, config = flags.FLAGS["config"], _CONFIG.value
+        name, _, variant = config_flags.get_config_filename(flag).partition(":")
+        number = variant.removeprefix("table")
+        if variant.startswith("table") and number in tables_of(load_variants(name)):
+            keys = config_flags.get_override_values(flag)
+            changes = {key: operator.attrgetter(key)(config) for key in keys}
+            run_table(name, number, changes, workdir, mode)
+        else:
+            run(config, workdir, mode)
 
+    logging.getLogger("jax").setLevel(logging.WARNING)  # It tells which accelerators are not here.
     # Outside the training loop there is nothing to save, and either ends the process.
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     use_compilation_cache()
@@ -270,5 +384,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.register_validator("config", bool, "expected a config (--config=help lists some)")
+    flags.register_validator("workdir", bool, "expected a folder for the run")
     app.run(main, flags_parser=parse_flags)

@@ -50,6 +50,8 @@ def run(
     name: str, root: str, out: str | None, *, split: int | None = None, check: bool = False
 ) -> int:
     """Indexes, checks and writes; prints what it finds. The arguments are the flags of `main`."""
+    if out:
+        from jaxreid.data import builders  # needs the `data` extra, and takes a while to import
     data = index.load(name, root, split)
     print(data.summary())
     for line in index.warnings(data):
@@ -64,8 +66,6 @@ def run(
             return 1
         print("every image decodes")
     if out:
-        from jaxreid.data import builders  # needs the `data` extra, and takes a while to import
-
         print(f"written: {builders.prepare(data, out)}")
     return 0
 

@@ -42,56 +42,71 @@ def cosam_config(data_set: str) -> Config:
     )
 
 
-def cosam_blocks(source: str, rows: Mapping[tuple[str, int], Figures]) -> dict[str, Variant]:
+def cosam_blocks(data_set: str, rows: Mapping[tuple[str, int], Figures]) -> dict[str, Variant]:
     """Variants `{backbone}_cosam{block}`: the block after which the one module stands (Table 3).
 
     Args:
-        source: data set and table.
+        data_set: as the table names it.
         rows: of (backbone, block).
     """
     # Block 2 has the largest maps, and the module correlates every pair of their positions.
-    memory = {2: "; memory: that module's plan on a CPU is 24 GiB for 32 x 4 frames"}
+    memory = {2: "memory: that module's plan on a CPU is 24 GiB for 32 x 4 frames"}
     return {
         f"{backbone}_cosam{block}": table_row(
-            f"{source}, {backbone}, COSAM {block}{memory.get(block, '')}",
+            data_set,
+            "3",
+            _cosam_row(backbone, block),
             _network(backbone, block),
             *figures,
+            note=memory.get(block, ""),
         )
         for (backbone, block), figures in rows.items()
     }
 
 
 def cosam_heads(
-    source: str, rows: Mapping[tuple[str, str, tuple[int, ...]], Figures]
+    data_set: str, rows: Mapping[tuple[str, str, tuple[int, ...]], Figures]
 ) -> dict[str, Variant]:
-    """Variants `{backbone}_{head}` and `..._cosam45`: frames become a clip (Tables 2 and 4).
+    """Variants `{backbone}_{head}` and `..._cosam45`: frames become a clip (Tables 2 to 5).
 
     Args:
-        source: data set and tables.
+        data_set: as the tables name it.
         rows: of (backbone, head, blocks); blocks are () or (4, 5).
     """
     # Only these baselines are not the authors' own.
-    gao = "; printed: Gao and Nevatia's, trained at 224 x 112 with a last stride of 2"
+    gao = "printed: Gao and Nevatia's, trained at 224 x 112 with a last stride of 2"
+
+    def tables(backbone: str, head: str, blocks: tuple[int, ...]) -> str:
+        if data_set == "iLIDS-VID":
+            return "4"
+        own = {"2": not blocks, "3": head == "tp", "4": True}
+        own["5"] = head == "tp" and backbone == "se_resnet50"
+        return ", ".join(number for number, has_it in own.items() if has_it)
+
     return {
         f"{backbone}_{head}{'_cosam45' if blocks else ''}": table_row(
-            f"{source}, {backbone}, {head}, COSAM {blocks or 'none'}"
-            f"{gao if backbone == 'resnet50' and not blocks else ''}",
+            data_set,
+            tables(backbone, head, blocks),
+            _cosam_row(backbone, *blocks, head=head),
             _network(backbone, *blocks, head=head),
             *figures,
+            note=gao if backbone == "resnet50" and not blocks else "",
         )
         for (backbone, head, blocks), figures in rows.items()
     }
 
 
-def cosam_lengths(source: str, rows: Mapping[int, Figures]) -> dict[str, Variant]:
+def cosam_lengths(data_set: str, rows: Mapping[int, Figures]) -> dict[str, Variant]:
     """Variants `n{frames}`: frames of a clip (Table 6).
 
     Args:
-        source: data set and table.
+        data_set: as the table names it.
         rows: of numbers of frames.
     """
     return {
-        f"n{length}": table_row(f"{source}, N = {length}", {"data.clip_length": length}, *figures)
+        f"n{length}": table_row(
+            data_set, "6", f"N = {length}", {"data.clip_length": length}, *figures
+        )
         for length, figures in rows.items()
     }
 
@@ -100,16 +115,19 @@ def cosam_readings(data_set: str) -> dict[str, Variant]:
     """Variants that no table has: the paper's words where the released code differs.
 
     Args:
-        data_set: as the source names it.
+        data_set: as the tables name it.
     """
     return {
-        "paper": Variant(
-            {"model.variant": "paper"}, {}, f"{data_set}, the module as printed: ours"
-        ),
-        "per_clip": Variant(
-            {"data.clip_draw": "clip"}, {}, f"{data_set}, one crop for a clip: ours"
-        ),
+        "paper": Variant({"model.variant": "paper"}, {}, data_set, "the module as printed: ours"),
+        "per_clip": Variant({"data.clip_draw": "clip"}, {}, data_set, "one crop for a clip: ours"),
     }
+
+
+def _cosam_row(backbone: str, *blocks: int, head: str = "tp") -> str:
+    """As in "SE-ResNet-50 + COSAM 4,5 + TP"."""
+    name = {"resnet50": "ResNet-50", "se_resnet50": "SE-ResNet-50"}[backbone]
+    cosam = f" + COSAM {','.join(map(str, blocks))}" if blocks else ""
+    return f"{name}{cosam} + {head.upper()}"
 
 
 def _network(backbone: str, *blocks: int, head: str = "tp") -> dict[str, Any]:
@@ -132,6 +150,7 @@ JST_RNN_ROWS = {
     "cnn_srm": {"model.feature": "none", "model.metric": "srm"},
     "all": {},
 }
+_JST_RNN_NAMES = {name: name.upper().replace("_", "+") for name in JST_RNN_ROWS}
 
 
 def jst_rnn_config(data_set: str, decay_epochs: tuple[int, ...]) -> Config:
@@ -169,31 +188,36 @@ def jst_rnn_config(data_set: str, decay_epochs: tuple[int, ...]) -> Config:
 
 
 def jst_rnn_components(
-    source: str, rows: Mapping[str, Figures] | None = None
+    data_set: str, printed: Mapping[str, Figures] | None = None
 ) -> dict[str, Variant]:
     """Variants of Table 2: which streams a network has.
 
     Args:
-        source: data set, and table if it has one.
-        rows: the printed figures by the name of the row; none without the table.
+        data_set: as the tables name it.
+        printed: figures by the name of the row. Table 2 is of MARS, and Table 3 has "all" alone.
     """
-    printed = rows or dict.fromkeys(JST_RNN_ROWS, ())
-    ours = "" if rows else ": ours"
+    printed = printed or {}
+
+    def row(name: str, changes: dict[str, Any]) -> Variant:
+        words = _JST_RNN_NAMES[name]
+        if name not in printed:
+            return Variant(changes, {}, data_set, f"{words}: ours")
+        tables = ", ".join(["2"] * (data_set == "MARS") + ["3"] * (name == "all"))
+        return table_row(data_set, tables, words, changes, *printed[name])
+
     return {
-        **{
-            name: table_row(f"{source}, {name}{ours}", JST_RNN_ROWS[name], *figures)
-            for name, figures in printed.items()
-        },
+        **{name: row(name, changes) for name, changes in JST_RNN_ROWS.items()},
         **{
             f"{name}_joint": Variant(
                 {**JST_RNN_ROWS[name], "model.feature": "mean"},
                 {},
-                f"{source}, {name} beside the mean of the frames: ours",
+                data_set,
+                f"{_JST_RNN_NAMES[name]} beside the mean of the frames: ours",
             )
             for name in ("cnn_diff", "cnn_srm")
         },
         "abs": Variant(
-            {"model.difference": "abs"}, {}, f"{source}, the difference without its sign: ours"
+            {"model.difference": "abs"}, {}, data_set, "the difference without its sign: ours"
         ),
     }
 
@@ -218,7 +242,28 @@ SIAMESE_ROWS: dict[str, dict[str, Any]] = {
     "lfda": {"eval.metric": "lfda", "model.test_conditions": 1},
     "kissme": {"eval.metric": "kissme", "model.test_conditions": 1},
 }
-_TABLES = {"max": "IV", "fisher": "IV, 16 components: ours", "lfda": "VII", "kissme": "VII"}
+# The tables of each row, and what it is called there. "Ours" of Tables V to VII is the third.
+_SIAMESE_WORDS = {
+    "vgg16_fc": ("III", "VGG16 + FC-GRU"),
+    "googlenet_fc": ("III", "GoogLeNet + FC-GRU"),
+    "googlenet_5_5": ("III, IV, V, VI, VII", "GoogLeNet, 5x5, 5x5"),
+    "vgg16_5_5": ("III", "VGG16, 5x5, 5x5"),
+    **{
+        f"{backbone.lower()}_{k}": ("III", f"{backbone}, {words}")
+        for backbone in ("VGG16", "GoogLeNet")
+        for k, words in (("9_1", "9x9, 1x1"), ("1_9", "1x1, 9x9"))
+    },
+    "googlenet_5_5_muted": ("III", "GoogLeNet, 5x5, 5x5, attention muted"),
+    "max": ("IV", "max pooling"),
+    "fisher": ("IV", "Fisher vectors"),
+    "lfda": ("VII", "with LFDA"),
+    "kissme": ("VII", "with KISSME"),
+}
+_SIAMESE_NOTES = {
+    **{(name, "fisher"): "16 components: ours" for name in ("iLIDS-VID", "PRID2011", "MARS")},
+    ("iLIDS-VID", "max"): "rank-5 is printed as 58.6, below rank-1",
+    ("MARS", "googlenet_5_5"): "Tables V to VII print a rank-20 of 96.6",
+}
 
 
 def siamese_attention_config(data_set: str, epochs: int) -> Config:
@@ -257,7 +302,7 @@ def siamese_attention_config(data_set: str, epochs: int) -> Config:
 def siamese_attention_rows(
     data_set: str, printed: Mapping[str, tuple[float | None, ...]]
 ) -> dict[str, Variant]:
-    """Variants of Tables III, IV and VII, and two that no table has.
+    """Variants of Tables III to VII, and three that no table has.
 
     Args:
         data_set: as the tables name it.
@@ -265,29 +310,33 @@ def siamese_attention_rows(
     """
     rows = {
         name: table_row(
-            f"{data_set}, Table {_TABLES.get(name, 'III')}",
+            data_set,
+            *_SIAMESE_WORDS[name],
             SIAMESE_ROWS[name],
             rank1,
             rank5,
             rank20,
             rank10=rank10,
+            note=_SIAMESE_NOTES.get((data_set, name), ""),
         )
         for name, (rank1, rank5, rank10, rank20) in printed.items()
     }
     return {
         **rows,
         "trained": Variant(
-            {"optim.frozen_epochs": 0}, {}, f"{data_set}, the backbone trained, too: ours"
+            {"optim.frozen_epochs": 0}, {}, data_set, "the backbone trained, too: ours"
         ),
         "mixed": Variant(
             {"data.sampling": "mixed_pairs"},
             {},
-            f"{data_set}, pairs of two persons from any camera: ours",
+            data_set,
+            "pairs of two persons from any camera: ours",
         ),
         "cached": Variant(
             {"data.cache": "runs/maps", "data.shift": 0.0},
             {},
-            f"{data_set}, maps of the frozen backbone kept on disk, frames not moved: ours",
+            data_set,
+            "maps of the frozen backbone kept on disk, frames not moved: ours",
         ),
     }
 
@@ -355,14 +404,18 @@ def attention_driven_rows(
 
     Args:
         data_set: as the tables name it.
-        printed: rank-1, mAP, rank-5, rank-10 and rank-20 in percent, by the tables that have them
-            and the name of the row.
+        printed: rank-1, mAP, rank-5, rank-10 and rank-20 in percent, by the numbers of the tables
+            that have them, as in "6, 9", and the name of the row.
         tuned_weight: lambda of the row "tuned"; beta is 3H/48 in all of them.
     """
     tuned = {"model.branch_weight": tuned_weight, "model.overlap": 3 / 48}
     changes = {**ATTENTION_DRIVEN_ROWS, "tuned": tuned}
+
+    def words(name: str) -> str:
+        return name.replace("intra_inter", "intra+inter").replace("_", " ")
+
     return {
-        name: _attention_driven_row(f"{data_set}, {tables}, {name}", changes[name], *figures)
+        name: _attention_driven_row(data_set, tables, words(name), changes[name], *figures)
         for tables, rows in printed.items()
         for name, figures in rows.items()
     }
@@ -377,7 +430,7 @@ def attention_driven_weights(data_set: str, rows: Mapping[float, Figures]) -> di
     """
     return {
         f"lambda_{value}": _attention_driven_row(
-            f"{data_set}, Table 10, lambda = {value}", {"model.branch_weight": value}, *figures
+            data_set, "10", f"lambda = {value}", {"model.branch_weight": value}, *figures
         )
         for value, figures in rows.items()
     }
@@ -394,7 +447,7 @@ def attention_driven_overlaps(data_set: str, rows: Mapping[int, Figures]) -> dic
     """
     return {
         f"beta_{k}": _attention_driven_row(
-            f"{data_set}, Table 11, beta = {k}H/48", {"model.overlap": k / 48}, *figures
+            data_set, "11", f"beta = {k}H/48", {"model.overlap": k / 48}, *figures
         )
         for k, figures in rows.items()
     }
@@ -419,7 +472,7 @@ def attention_driven_networks(data_set: str) -> dict[str, Variant]:
         for name, changes in rows.items()
     }
     return {
-        name: Variant(changes, {}, f"{data_set}, to start {name} from: ours")
+        name: Variant(changes, {}, data_set, f"to start {name} from: ours")
         for name, changes in networks.items()
         if changes
     }
@@ -429,7 +482,7 @@ def attention_driven_readings(data_set: str) -> dict[str, Variant]:
     """Variants that no table has: other readings of the paper, and all of it without joints.
 
     Args:
-        data_set: as the source names it.
+        data_set: as the tables name it.
     """
     readings: dict[str, tuple[dict[str, Any], str]] = {
         "strips": (_STRIPS, "strips for parts"),
@@ -440,13 +493,15 @@ def attention_driven_readings(data_set: str) -> dict[str, Variant]:
         "no_norm": ({"model.test_norm": False}, "halves compared at their lengths"),
     }
     return {
-        name: Variant(changes, {}, f"{data_set}, {words}: ours")
+        name: Variant(changes, {}, data_set, f"{words}: ours")
         for name, (changes, words) in readings.items()
     }
 
 
 def _attention_driven_row(
-    source: str,
+    data_set: str,
+    tables: str,
+    row: str,
     changes: Mapping[str, Any],
     rank1: float | None,
     mean_ap: float | None = None,
@@ -454,4 +509,4 @@ def _attention_driven_row(
     rank10: float | None = None,
     rank20: float | None = None,
 ) -> Variant:
-    return table_row(source, changes, rank1, rank5, rank20, mean_ap, rank10=rank10)
+    return table_row(data_set, tables, row, changes, rank1, rank5, rank20, mean_ap, rank10=rank10)

@@ -13,6 +13,7 @@ from jaxreid.config import (
     Train,
     Variant,
     claim_workdir,
+    find_config,
     load_config,
     validate,
 )
@@ -196,6 +197,38 @@ def test_a_config_without_variants():
         load_config(Path("configs/duatm_synthetic.py"), "tuned")
 
 
+def test_a_config_by_its_name(tmp_path, monkeypatch):
+    there = configs.CONFIGS / "duatm_market.py"
+    assert there.samefile("configs/duatm_market.py")
+    monkeypatch.chdir(tmp_path)
+    assert find_config("duatm_market") == find_config("duatm_market.py") == there
+    assert load_config("duatm_market", "tuned").model.drop == 0.4
+    for mistake in ("duatm_markt", "duatm_markt.py", "configs/duatm_market.py"):
+        with pytest.raises(UserError, match=rf"{mistake}: .*did you mean 'duatm_market'\?"):
+            find_config(mistake)
+    with pytest.raises(UserError, match=f"{tmp_path}/duatm_market.py: no such config"):
+        find_config(f"{tmp_path}/duatm_market.py")
+    # A file of the user's own comes first, but not a folder.
+    Path("duatm_market").mkdir()
+    assert find_config("duatm_market") == there
+    Path("duatm_market.py").touch()
+    assert find_config("duatm_market.py") == Path("duatm_market.py")
+    assert find_config("duatm_market") == there
+    Path("mine.txt").touch()
+    with pytest.raises(UserError, match=r"mine\.txt: expected a config, which is a Python file"):
+        load_config("mine.txt")
+
+
+def test_help_lists_the_configs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_config("help")
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(FILES) + 2
+    assert "duatm_market                DuATM on Market-1501" in lines
+    assert "jst_rnn_mars                JST-RNN on MARS" in lines
+
+
 def test_help_lists_the_variants(capsys):
     with pytest.raises(SystemExit) as stop:
         load_config(Path("configs/duatm_market.py"), "help")
@@ -208,7 +241,7 @@ def test_help_lists_the_variants(capsys):
 
 def test_choose_leaves_the_default_alone():
     config = Config(model=duatm.Config(), paper={"mAP": 0.5})
-    variants = {"a": Variant({"model.dim": 8}, {}, "Table 9")}
+    variants = {"a": Variant({"model.dim": 8}, {}, "MARS", "D = 8", ("9",))}
     assert configs.choose(config, variants, None).paper == {"mAP": 0.5}
     assert configs.choose(config, variants, "a").model.dim == 8
 
@@ -239,19 +272,20 @@ def test_values_that_no_run_can_have(part, field, value, message):
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
-    claim_workdir(Config(model=duatm.Config()), tmp_path, "abc")
+    claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["model"]["dim"] == 256
     assert written["fingerprint"] == "abc"
+    assert (written["method"], written["num_ids"]) == ("jaxreid.models.duatm.Config", 751)
     # The same, and what may change.
-    claim_workdir(Config(model=duatm.Config(), data=Data(root="/elsewhere")), tmp_path, "abc")
+    claim_workdir(Config(model=duatm.Config(), data=Data(root="/elsewhere")), tmp_path, "abc", 751)
     with pytest.raises(UserError, match=r"another config \(model.dim: there 256, now 128\)"):
-        claim_workdir(Config(model=duatm.Config(dim=128)), tmp_path, "abc")
+        claim_workdir(Config(model=duatm.Config(dim=128)), tmp_path, "abc", 751)
     with pytest.raises(UserError, match=r"have changed since it began"):
-        claim_workdir(Config(model=duatm.Config()), tmp_path, "def")
+        claim_workdir(Config(model=duatm.Config()), tmp_path, "def", 751)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config.json: not the config of a run"):
-        claim_workdir(Config(model=duatm.Config()), tmp_path, "abc")
+        claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
 
 
 @pytest.mark.parametrize(("name", "persons"), [("mars", 625), ("ilids", 150), ("prid", 89)])
@@ -274,7 +308,10 @@ def test_jst_rnns_rows_are_the_papers():
     assert mars["cnn_tam"].paper == {"rank1": 0.627, "rank5": 0.806, "rank20": 0.905, "mAP": 0.434}
     assert mars["cnn_srm"].changes == {"model.feature": "none", "model.metric": "srm"}
     assert mars["all"].changes == {}
-    assert not any(row.paper for row in rows("jst_rnn_prid").values())
+    # Of PRID2011 the paper prints Table 3 alone.
+    prid = {name: row.paper for name, row in rows("jst_rnn_prid").items() if row.paper}
+    assert prid == {"all": {"rank1": 0.794, "rank5": 0.944, "rank20": 0.993}}
+    assert rows("jst_rnn_prid")["all"].tables == ("3",)
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("mars", 2000), ("ilids", 1000), ("prid", 1000)])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import matching, metrics, sharding
+from jaxreid import evaluate, matching, metrics, sharding
 from jaxreid.data.index import not_queries
 from jaxreid.data.sources import Labelled, from_arrays, open_source
 from jaxreid.errors import UserError
@@ -78,6 +78,62 @@ def test_blocks_and_devices_do_not_change_the_scores(
         same = (gallery.pids == query.pids[row]) & (gallery.camids == query.camids[row])
         order = [g for g in np.argsort(distmat[row], kind="stable") if not same[g]]
         assert found.tolist() == order[:10]
+
+
+@pytest.mark.parametrize("query_block", [1, 4, 100])
+def test_the_hardest_queries_are_kept_to_leaf_through(tiny, source, query_block, monkeypatch):
+    monkeypatch.setattr(evaluate, "HARDEST", 4)
+    monkeypatch.setattr(evaluate, "SPREAD", 2)
+    config = tiny()
+    config.eval.query_block, config.eval.pictures = query_block, 1
+    evaluation = make_evaluator(config, mean_colour_model(), source, sharding.make_mesh())(
+        {"params": jnp.ones(())}
+    )
+    query, gallery = source.data.query, source.data.gallery
+    colours = [
+        next(source.images(split, [np.arange(index.size)], SIZE))[:, 0, 0].astype(np.float64)
+        for split, index in (("query", query), ("gallery", gallery))
+    ]
+    distmat = np.linalg.norm(colours[0][:, None] - colours[1][None], axis=-1)
+    labels = query.pids, gallery.pids, query.camids, gallery.camids
+    ap = evaluate_rank(distmat, *labels).ap
+    first, match = np.zeros(13, int), np.full(13, -1)
+    for q in range(13):
+        same = gallery.pids == query.pids[q]
+        other = gallery.camids != query.camids[q]
+        items = [g for g in np.argsort(distmat[q], kind="stable") if other[g] or not same[g]]
+        right = [g for g in items if same[g]]
+        if right:
+            first[q], match[q] = items.index(right[0]) + 1, right[0]
+    counted = [q for q in range(13) if first[q]]
+    hardest = sorted(counted, key=lambda q: (first[q] == 1, ap[q], q))
+    leaves = evaluation.leaves
+    # Those and the two ends of all queries, failures by average precision, then hits.
+    kept = {*hardest[:4], 0, 12}
+    assert set(leaves.queries.tolist()) == kept
+    assert leaves.queries.tolist()[: len(kept)] == [
+        *(q for q in hardest if q in kept),
+        *(q for q in sorted(kept) if not first[q]),
+    ]
+    np.testing.assert_array_equal(leaves.first, first[leaves.queries])
+    np.testing.assert_array_equal(leaves.match, match[leaves.queries])
+    np.testing.assert_allclose(leaves.ap, ap[leaves.queries])
+    found = leaves.first > 0
+    far = distmat[leaves.queries, leaves.match]
+    np.testing.assert_allclose(leaves.how_far[found], far[found], rtol=1e-4)
+    assert np.isnan(leaves.how_far[~found]).all()
+    assert evaluation.shown.queries.tolist() == [0]
+
+    # The queries of each camera alone.
+    assert list(evaluation.by_camera) == np.unique(query.camids).tolist()
+    for camid, ranking in evaluation.by_camera.items():
+        own = query.camids == camid
+        of_camera = evaluate_rank(
+            distmat[own], query.pids[own], gallery.pids, query.camids[own], gallery.camids
+        )
+        assert ranking.num_valid == of_camera.num_valid
+        assert ranking.mean_ap == pytest.approx(of_camera.mean_ap)
+        np.testing.assert_allclose(ranking.cmc, of_camera.cmc)
 
 
 def test_the_protocol_stands_beside_the_figures(tiny, source):
@@ -433,6 +489,10 @@ def test_a_single_gallery_shot_is_drawn(tiny, source):
     np.testing.assert_allclose(evaluation.ranking.cmc, metrics.single_shot_cmc(distmat, *labels))
     assert evaluation.scores["rank1"] > evaluate_rank(distmat, *labels).cmc[0]
     assert "100 draws of one gallery image of each person" in describe(evaluation.scores)
+    for camid, ranking in evaluation.by_camera.items():
+        own = query.camids == camid
+        labels = query.pids[own], gallery.pids, query.camids[own], gallery.camids
+        np.testing.assert_allclose(ranking.cmc, metrics.single_shot_cmc(distmat[own], *labels))
 
 
 def vector_model(offset=0.0):

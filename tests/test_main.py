@@ -58,8 +58,10 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
     assert files >= {
         "config.json",
         "metrics.jsonl",
+        "report.html",
         "report.md",
         "training.png",
+        "eval/cameras.json",
         "eval/metrics.json",
         "eval/cmc.png",
         "eval/ranked.png",

@@ -136,6 +136,10 @@ def test_a_data_set_with_splits_runs_them_all_and_reports_the_mean(
     assert "the paper's figures (Table 4)" in page
     assert "- split: mean of 2" in page
     assert "Table 4" not in (tmp_path / "run/split0/report.md").read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert '<a href="split1/report.html">split1</a>' in page
+    assert "Table 4" in page
+    assert "Table 4" not in (tmp_path / "run/split1/report.html").read_text()
     assert "all splits, ilids_vid: rank1" in capsys.readouterr().out
     # One split alone.
     config.data.split = 1

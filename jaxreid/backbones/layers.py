@@ -192,7 +192,7 @@ def fc_head(
     """
     maps = {}
     if fc:
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
             x = nn.relu(Linear(fc, dtype, name=name)(x))
             maps[name] = x = nn.Dropout(0.5, deterministic=not train)(x)

@@ -30,8 +30,7 @@ try:
     import tensorflow_datasets as tfds
 except ImportError as error:
     raise UserError(
-        f"TFDS cannot be imported ({error}); install the extra 'data' (pip install -e"
-        " '.[data]' in the repository)"
+        f"TFDS cannot be imported ({error}); install the extra 'data' (pip install 'jaxreid[data]')"
     ) from error
 
 LAYOUT_VERSION = "1.1.0"

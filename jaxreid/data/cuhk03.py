@@ -321,7 +321,7 @@ def unpack(root: Path) -> None:
     except ImportError as error:
         raise UserError(
             f"h5py, which reads {_MAT}, cannot be imported ({error}); install the extra 'data' "
-            "(pip install -e '.[data]')"
+            "(pip install 'jaxreid[data]')"
         ) from error
     homes = [home for home in (root, root / "cuhk03") if _near(home, _MAT).is_file()]
     if not homes:

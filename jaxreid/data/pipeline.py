@@ -4,6 +4,7 @@ TensorFlow is imported when a stream is first opened, and never sees the acceler
 work (crop, flip, normalisation) is left to the device.
 """
 
+import importlib.util
 import os
 import sys
 import threading
@@ -174,6 +175,18 @@ def _culprit(
     return f"one of {', '.join(map(str, index.paths[rows]))}: {' '.join(str(error).split())}"
 
 
+_INSTALL = (
+    "install the extra 'data' (pip install 'jaxreid[data]'), or read with"
+    " --config.data.source=memory"
+)
+
+
+def require_tensorflow() -> None:
+    """Raises `UserError` where it is not installed; takes no time, as an import would."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(f"TensorFlow is not installed, which reads the files; {_INSTALL}")
+
+
 @cache
 def _tensorflow() -> Any:
     # Quiet: JAX sets 1, and each file that cannot be read is a warning. And oneDNN, which has no
@@ -184,9 +197,6 @@ def _tensorflow() -> Any:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise UserError(
-            f"TensorFlow cannot be imported ({error}); install the extra 'data' (pip install -e"
-            " '.[data]' in the repository), or read with --config.data.source=memory"
-        ) from None
+        raise UserError(f"TensorFlow cannot be imported ({error}); {_INSTALL}") from None
     tf.config.set_visible_devices([], "GPU")
     return tf

@@ -66,6 +66,8 @@ def open_source(config: Data) -> Source:
             f"config.data.root is not set: the folder of {config.name}, as in"
             f" --config.data.root=/data/{config.name}"
         )
+    if config.source == "files":
+        pipeline.require_tensorflow()  # Before all files are checked, and the run has its folder.
     if config.source == "tfds":
         from jaxreid.data import builders  # Imports TFDS, which is an extra.
 

@@ -20,8 +20,11 @@ the disk. Every random number follows from `(seed, what, pid, camera, index)`.
 import argparse
 import dataclasses
 import functools
+import inspect
 import math
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -251,20 +254,40 @@ def _write(
     return joints
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line: a flag for each number of the spec and of its difficulty."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: a flag for each number of the spec and of its difficulty.
+
+    Args:
+        arguments: the flags; by default those of the process.
+
+    Returns:
+        The exit code: 0, or 2 for a spec that cannot be drawn.
+    """
     which = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     which.add_argument("--video", action="store_true", help="tracklets, in MARS's layout")
     video = which.parse_known_args(arguments)[0].video
-    parser = argparse.ArgumentParser(description="Draws the synthetic data set.", parents=[which])
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxreid.data.synthetic",
+        description="Draws the synthetic data set: images in Market-1501's layout. Equal flags"
+        " give byte-identical files.",
+        parents=[which],
+    )
     parser.add_argument("--root", required=True, help="the folder to make")
-    parser.add_argument("--processes", type=int, help="how many draw (default: every core)")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="how many draw (default: every core)"
+    )
     spec: Spec | VideoSpec = VideoSpec() if video else Spec()
     for of in (spec, spec.difficulty):
+        meaning = dict(re.findall(r"^    (\w+): (.+?)\.?$", inspect.getdoc(of) or "", re.MULTILINE))
         for name, value in vars(of).items():
             if isinstance(value, int | float):
-                flag, text = f"--{name.replace('_', '-')}", f"{value}"
-                parser.add_argument(flag, type=type(value), default=value, help=text)
+                parser.add_argument(
+                    f"--{name.replace('_', '-')}",
+                    type=type(value),
+                    default=value,
+                    metavar="N" if isinstance(value, int) else "X",
+                    help=f"{meaning[name]} (default: {value})",
+                )
     flags = vars(parser.parse_args(arguments))
     root, processes = flags.pop("root"), flags.pop("processes")
     hard = {name: flags[name] for name in vars(spec.difficulty)}
@@ -276,8 +299,10 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             print(write_market(root, spec, processes=processes))
     except UserError as error:
-        sys.exit(f"jaxreid: error: {error}")
+        print(f"jaxreid: error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

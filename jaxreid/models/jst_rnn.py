@@ -307,7 +307,7 @@ class PairNetwork(nn.Module):
             train: dropout behind the FC.
         """
         x = self.contextual(delta)
-        x = nn.relu(self.fc(x.reshape(len(x), -1)))
+        x = nn.relu(self.fc(x.reshape(x.shape[0], -1)))
         logits = self.verdict(self.drop(x, deterministic=not train).astype(jnp.float32))
         return logits[:, 1] - logits[:, 0]
 

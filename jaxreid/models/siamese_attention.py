@@ -265,7 +265,7 @@ class Encoder(nn.Module):
         states = []
         for layer, channels in enumerate(self.config.channels, 1):
             state = jnp.tanh(layers.Linear(channels, name=f"initial{layer}")(mean))
-            shape = (len(mean), *size, channels)
+            shape = (mean.shape[0], *size, channels)
             states.append(jnp.broadcast_to(state[:, None, None], shape))
             size = jax.eval_shape(self._between, states[-1]).shape[1:3]
         return tuple(states)

@@ -95,13 +95,17 @@ def dual_attention_distmat(
         queries: leaves `[q s d]`.
         gallery: leaves `[g n d]`; may be divided over devices along g.
     """
-    q, (g, n, d) = len(queries.x), gallery.x.shape
+    q, (g, n, d) = queries.x.shape[0], gallery.x.shape
     # Each device takes some items of its own share at a time: so many that a CPU's cache holds
     # what they need, and that an accelerator has work enough.
-    devices = math.gcd(g, jax.device_count())
-    share = g // devices
-    steps = max(1, math.ceil(share / (16 if jax.default_backend() == "cpu" else 1024)))
-    some = math.ceil(share / steps)
+    most = 16 if jax.default_backend() == "cpu" else 1024
+    if isinstance(g, int):
+        devices = math.gcd(g, jax.device_count())
+        share = g // devices
+        steps = max(1, math.ceil(share / most))
+        some = math.ceil(share / steps)
+    else:  # A symbol, for `jax.export`: any number, on one device.
+        devices, share, steps, some = 1, g, -(-g // most), most
 
     def divide(x: Array) -> Array:
         shares = x.reshape(devices, share, n, d)
@@ -160,7 +164,7 @@ def location_attention(
         states: h of the top layer, after the frame before.
         kernel: one column W_i for each of n locations; m is h w d.
     """
-    flat = states.astype(jnp.float32).reshape(len(states), -1)
+    flat = states.astype(jnp.float32).reshape(states.shape[0], -1)
     return jax.nn.softmax(jnp.matmul(flat, kernel, precision="highest"), axis=-1)
 
 

@@ -129,7 +129,7 @@ def _lines(x: Float[Array, "b t h w n"], direction: int) -> Float[Array, "s l n"
 
 
 def _pixels(
-    lines: Float[Array, "s l d"], direction: int, shape: tuple[int, ...]
+    lines: Float[Array, "s l d"], direction: int, shape: tuple[Any, ...]
 ) -> Float[Array, "b t h w d"]:
     """Undoes `_lines`."""
     lines = lines[::-1] if direction % 2 else lines

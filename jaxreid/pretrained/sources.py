@@ -141,7 +141,7 @@ def _download(source: str | Path) -> Path:
     except ImportError as error:
         raise UserError(
             f"{source}: the Hugging Face Hub needs huggingface_hub; install it with"
-            " pip install -e '.[hf]'"
+            " pip install 'jaxreid[hf]'"
         ) from error
     repository = f"{owner}/{name}"
     try:

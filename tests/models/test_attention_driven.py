@@ -595,7 +595,8 @@ def test_masks_are_laid_over_the_image():
     assert list(maps) == ["block2", "block3", "block4"]
     for found in maps.values():
         assert found.over == "self"
-        assert found.weights.shape == (4, 2, 8, 4)  # whole body and parts
+        assert found.weights.shape == (4, 2, 8, 4)
+        assert found.names == ("whole body", "parts")
         assert ((found.weights >= 0) & (found.weights < 1)).all()
         assert (found.weights[-1] > 0).all()  # strips cover the image
     # Bodies stand aside: left of the box there is nothing.
@@ -606,7 +607,8 @@ def test_masks_are_laid_over_the_image():
     assert SMALL.make(NUM_IDS).explain is None
     alone = dataclasses.replace(TINY, branches="head").make(NUM_IDS)
     variables = jax.eval_shape(alone.init, jax.random.key(0), given)
-    assert jax.eval_shape(alone.explain, variables, given)["block3"].weights.shape == (4, 1, 8, 4)
+    found = jax.eval_shape(alone.explain, variables, given)["block3"]
+    assert (found.weights.shape, found.names) == ((4, 1, 8, 4), ("parts",))
 
 
 @pytest.mark.parametrize(

@@ -217,5 +217,5 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch, caplog):
 
 def test_without_the_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"install it with pip install -e '\.\[hf\]'"):
+    with pytest.raises(UserError, match=r"install it with pip install 'jaxreid\[hf\]'"):
         read("hf://owner/name")

@@ -1,0 +1,296 @@
+r"""A run's network as one file that JAX runs without this package.
+
+    python -m jaxreid.export --workdir=runs/duatm --out=duatm.stablehlo --distance
+
+writes the feature function, weights within, for batches of any size (StableHLO in the envelope of
+`jax.export`, which keeps it readable for half a year of JAX releases, and longer as a rule), beside
+it `duatm.json` that says what goes in and what comes out, and with `--distance` the distance of any
+number of queries to any number of gallery items, which methods that compare pairs need. It prints a
+script that loads the network with jax, numpy and pillow alone.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from jaxreid import __version__, trained
+from jaxreid.errors import UserError, nearest
+from jaxreid.train import PRECISIONS
+from jaxreid.types import Batch, Variables
+
+Precision = Literal["float32", "bfloat16"]
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_PIXELS = (
+    "RGB, 0 to 255, as decoded; resized to this height and width, bilinear, antialiased where it"
+    " shrinks, as Pillow's Resampling.BILINEAR does"
+)
+_MASK = (
+    "which frames of a clip are read for the first time: a tracklet that is too short is read in a"
+    " circle"
+)
+_JOINTS = (
+    "18 joints of OpenPose as (x, y, confidence), in pixels of `images`; where all of an image are"
+    " zero, its parts are strips"
+)
+
+
+def export_features(
+    network: trained.Trained, platforms: Sequence[str] = ("cpu",)
+) -> tuple[jax.export.Exported, dict[str, Any]]:
+    """The feature function, for batches of any size.
+
+    Args:
+        network: its variables become constants.
+        platforms: that it is to run on.
+
+    Returns:
+        The function of images `"b h w 3"`; of clips and their mask, `"b t h w 3"` and `"b t"`; or
+        of images and their joints, `"b 18 3"`: to the features, those of several arrays as a dict.
+        And what goes in and comes out, in words.
+    """
+    config = network.config
+    (b,) = jax.export.symbolic_shape("b")
+    frames = () if config.scored_clip_length is None else (config.scored_clip_length,)
+    takes = {"images": ((b, *frames, *config.data.image_size, 3), jnp.uint8, _PIXELS)}
+    if frames:
+        takes["mask"] = ((b, *frames), jnp.bool_, _MASK)
+    if config.data.joints is not None:
+        takes["joints"] = ((b, 18, 3), jnp.float32, _JOINTS)
+    inputs = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype, _) in takes.items()}
+
+    def features(*arrays: jax.Array) -> Any:
+        given = dict(zip(inputs, arrays))
+        nobody = jnp.zeros(arrays[0].shape[0], jnp.int32)
+        batch = Batch(**given, pids=nobody, camids=nobody)
+        return by_name(network.model.features(_whole(network.variables), batch))
+
+    exported = jax.export.export(jax.jit(features), platforms=platforms)(*inputs.values())
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    about = {
+        "inputs": {
+            name: _spec(inputs[name]) | {"is": words} for name, (*_, words) in takes.items()
+        },
+        "outputs": {k: _spec(v) for k, v in outputs.items()}
+        if isinstance(outputs, dict)
+        else _spec(outputs),
+    }
+    return exported, about
+
+
+def export_distance(
+    network: trained.Trained, platforms: Sequence[str] = ("cpu",)
+) -> tuple[jax.export.Exported, dict[str, Any]]:
+    """The distance of any number of queries to any number of gallery items.
+
+    Args:
+        network: its variables become constants.
+        platforms: that it is to run on.
+
+    Returns:
+        The function of the features of queries and of gallery items, as the exported feature
+        function returns them: to distances `"q g"`, smaller ones for the more alike. And that in
+        words.
+    """
+    q, g = jax.export.symbolic_shape("q, g")
+    like = network.features
+
+    def items(number: Any) -> Any:
+        some = jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape[1:]), x.dtype), like)
+        return by_name(some)
+
+    def distance(queries: Any, gallery: Any) -> jax.Array:
+        both = (_unnamed(like, feats) for feats in (queries, gallery))
+        return network.model.distance(_whole(network.variables), *both)
+
+    exported = jax.export.export(jax.jit(distance), platforms=platforms)(items(q), items(g))
+    about = {
+        "inputs": ["outputs of queries", "outputs of gallery items"],
+        "outputs": _spec(exported.out_avals[0]) | {"is": "distances: smaller is more alike"},
+    }
+    return exported, about
+
+
+def by_name(features: Any) -> Any:
+    """Features without this package's types: those of several arrays as a dict."""
+    if not hasattr(features, "_asdict"):
+        return features
+    return {name: array for name, array in features._asdict().items() if array is not None}
+
+
+def _unnamed(like: Any, features: Any) -> Any:
+    return like._replace(**features) if hasattr(like, "_asdict") else features
+
+
+def _spec(array: Any) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else str(size) for size in array.shape]
+    return {"shape": shape, "dtype": str(array.dtype)}
+
+
+def in_dtype(network: trained.Trained, workdir: Path, dtype: Precision | None) -> trained.Trained:
+    """The network with its convolutions, and where asked for its kernels, in another type.
+
+    Args:
+        network: of a run.
+        workdir: of the run.
+        dtype: see `write`.
+    """
+    config, num_ids = trained.read_config(workdir)
+    config.train.precision = dtype or config.train.precision
+    precision, variables = PRECISIONS[config.train.precision], network.variables
+    if dtype == "bfloat16":
+        # What is one number for each channel stays as it is.
+        params = jax.tree.map(
+            lambda x: x.astype(precision) if x.ndim > 1 else x, variables["params"]
+        )
+        variables = {**variables, "params": params}
+    model = config.model.make(num_ids, dtype=precision, flip=config.eval.flip)
+    return network._replace(config=config, model=model, variables=variables)
+
+
+def _whole(variables: Variables) -> Variables:
+    """Kernels as the layers expect them: each layer rounds to its own precision."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x).astype(jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype),
+        variables,
+    )
+
+
+def write(
+    workdir: str | Path,
+    out: str | Path,
+    *,
+    dtype: Precision | None = None,
+    platforms: Sequence[str] = ("cpu", "cuda"),
+    distance: bool = False,
+    step: int | None = None,
+) -> Path:
+    """Exports a run's network: the function, or both, and the JSON beside.
+
+    Args:
+        workdir: of the run.
+        out: the file to write. The JSON has its name, and so has the distance, with `.distance`
+            before the ending.
+        dtype: of the convolutions, by default the run's; if bfloat16 is asked for, of the kernels
+            in the file as well, which is then half as long.
+        platforms: that it is to run on.
+        distance: whether to export that, too.
+        step: of the checkpoint; by default the newest.
+
+    Returns:
+        The JSON.
+
+    Raises:
+        UserError: there is no such run, or the file cannot be written.
+    """
+    out = Path(out)
+    about_file, distance_file = out.with_suffix(".json"), out.with_suffix(f".distance{out.suffix}")
+    if out == about_file:
+        raise UserError(f"--out={out}: that is the name of the description; expected *.stablehlo")
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise UserError(
+                f"--platforms={','.join(platforms)}: JAX knows no {platform!r}"
+                f"{nearest(platform, PLATFORMS)}; expected some of {','.join(PLATFORMS)}"
+            )
+    network = in_dtype(trained.load(workdir, step), Path(workdir), dtype)
+    about: dict[str, Any] = {
+        "jaxreid": __version__,
+        "jax": jax.__version__,
+        "dtype": network.config.train.precision,
+        "platforms": list(platforms),
+    }
+    made = {"features": (out, export_features)}
+    if distance:
+        made["distance"] = (distance_file, export_distance)
+    try:
+        for name, (path, export) in made.items():
+            exported, words = export(network, platforms)
+            path.write_bytes(exported.serialize())
+            about[name] = {"file": path.name} | words
+        about["config"] = network.config.to_dict()
+        about_file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
+    return about_file
+
+
+def loading_script(about_file: Path) -> str:
+    """A script that runs what `write` has written on image files, without this package.
+
+    Args:
+        about_file: the JSON.
+    """
+    about = json.loads(about_file.read_text(encoding="utf-8"))["features"]
+    after = {
+        ("images",): ["features = network.call(photos)"],
+        ("images", "joints"): [
+            "joints = np.zeros((len(photos), 18, 3), np.float32)  # unknown: strips for parts",
+            "features = network.call(photos, joints)",
+        ],
+        ("images", "mask"): [
+            "clip = np.arange(length)[None]  # of the frames that were given, in a circle",
+            "features = network.call(photos[clip % len(photos)], clip < len(photos))",
+        ],
+    }[tuple(about["inputs"])]
+    length = "length, " if "mask" in about["inputs"] else ""
+    return "\n".join(
+        [
+            "import json, pathlib, sys",
+            "import jax.export, numpy as np",
+            "from PIL import Image",
+            f"folder = pathlib.Path({str(about_file.parent)!r})",
+            f'about = json.loads((folder / {about_file.name!r}).read_text())["features"]',
+            f'_, {length}height, width, _ = about["inputs"]["images"]["shape"]',
+            'network = jax.export.deserialize(bytearray((folder / about["file"]).read_bytes()))',
+            'images = [Image.open(path).convert("RGB") for path in sys.argv[1:]]',
+            "resized = [image.resize((width, height), Image.BILINEAR) for image in images]",
+            "photos = np.stack(resized)",
+            *after,
+            "print(jax.tree.map(np.shape, features))",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxreid.export", description=__doc__.split("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--workdir", required=True, help="of the run")
+    parser.add_argument("--out", help="the file to write; by default model.stablehlo in --workdir")
+    parser.add_argument(
+        "--dtype", choices=list(PRECISIONS), help="of the convolutions; by default the run's"
+    )
+    parser.add_argument(
+        "--platforms", default="cpu,cuda", help=f"to run on, of {','.join(PLATFORMS)}"
+    )
+    parser.add_argument("--distance", action="store_true", help="export the distance, too")
+    parser.add_argument("--step", type=int, help="of the checkpoint; by default the newest")
+    args = parser.parse_args(argv)
+    out = Path(args.out or Path(args.workdir) / "model.stablehlo")
+    try:
+        about = write(
+            args.workdir,
+            out,
+            dtype=args.dtype,
+            platforms=args.platforms.split(","),
+            distance=args.distance,
+            step=args.step,
+        )
+    except UserError as error:
+        print(f"jaxreid: error: {error}", file=sys.stderr)
+        return 2
+    print(f"written: {out} ({out.stat().st_size / 1e6:.3g} MB), described in {about}")
+    print(f"To run it on image files with jax, numpy and pillow alone:\n\n{loading_script(about)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""Exported networks, and the scripts that run them without the package."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxreid import export
+from jaxreid.config import Config, Data
+from jaxreid.trained import Trained, load
+from jaxreid.types import Batch
+from tests.models.test_contract import CLIPS, MODELS, SIZES
+from tests.ops.test_boxes import standing
+from tests.search.conftest import make_run
+
+SLOW = ("siamese", "attention-driven", "cosam", "duatm-gru")
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(SLOW)) for name in MODELS]
+
+
+def network(name, dtype="float32"):
+    """A tiny network of a method with random weights, and five items for it."""
+    height, width = SIZES.get(name, (64, 32))
+    joints = "joints.npz" if name == "attention-driven" else None
+    data = Data(image_size=(height, width), clip_length=2 if name in CLIPS else None, joints=joints)
+    config = Config(model=MODELS[name], data=data)
+    rng = np.random.default_rng(0)
+    clip = (2,) if name in CLIPS else ()
+    batch = Batch(
+        rng.integers(0, 255, (5, *clip, height, width, 3), dtype=np.uint8),
+        np.zeros(5, np.int32),
+        np.zeros(5, np.int32),
+        np.arange(10).reshape(5, 2) != 3 if clip else None,
+        np.tile(standing() * [50, 50, 1] + [16, 60, 0], (5, 1, 1)).astype(np.float32)
+        if joints
+        else None,
+    )
+    model = config.model.make(4, dtype=dtype)
+    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
+    one = jax.tree.map(lambda x: x[:1], batch)
+    found = jax.eval_shape(model.features, variables, one)
+    return Trained(config, model, variables, found), batch
+
+
+def arrays(batch, items):
+    return [x[items] for x in (batch.images, batch.mask, batch.joints) if x is not None]
+
+
+def again(exported):
+    """After a way through bytes."""
+    return jax.export.deserialize(exported.serialize())
+
+
+def assert_close(a, b, tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=tolerance), a, b
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_and_distances_are_the_packages_own(name):
+    net, batch = network(name)
+    run = jax.jit(net.model.features)
+    own = jax.device_get(run(net.variables, batch))
+    exported, about = export.export_features(net)
+    call = again(exported).call
+    for items in (slice(0, 5), slice(3, 4)):  # of any size
+        want = export.by_name(jax.tree.map(lambda x, items=items: x[items], own))
+        assert_close(call(*arrays(batch, items)), want, 1e-5)
+    shapes = about["outputs"] if isinstance(want, dict) else {"": about["outputs"]}
+    for array, said in zip(jax.tree.leaves(want), shapes.values(), strict=True):
+        assert said == {"shape": ["b", *array.shape[1:]], "dtype": "float32"}
+    assert list(about["inputs"]) == [
+        "images",
+        *["mask"] * (name in CLIPS),
+        *["joints"] * (name == "attention-driven"),
+    ]
+    assert about["inputs"]["images"]["shape"] == ["b", *batch.images.shape[1:]]
+
+    exported, about = export.export_distance(net)
+    assert about["outputs"]["shape"] == ["q", "g"]
+    queries, gallery = (jax.tree.map(lambda x, s=s: x[s], own) for s in (slice(2), slice(2, 5)))
+    want = jax.jit(net.model.distance)(net.variables, queries, gallery)
+    assert want.shape == (2, 3)
+    got = again(exported).call(export.by_name(queries), export.by_name(gallery))
+    assert_close(got, want, 1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 16, 17, 40])
+def test_dual_attention_with_any_number_of_gallery_items(number):
+    """The exported form takes 16 at a time, whatever their number."""
+    net, _ = network("duatm")
+    rng = np.random.default_rng(1)
+    some = rng.normal(size=(3, number, 2, 16)).astype(np.float32)
+    some /= np.linalg.norm(some, axis=-1, keepdims=True)
+    gallery = type(net.features)(*some)
+    queries = type(net.features)(*some[:, ::-1][:, :3] * np.float32(0.9))
+    exported, _ = export.export_distance(net._replace(features=jax.eval_shape(lambda: gallery)))
+    want = jax.jit(net.model.distance)(net.variables, queries, gallery)
+    got = exported.call(export.by_name(queries), export.by_name(gallery))
+    assert got.shape == (min(3, number), number)
+    assert_close(got, want, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def photo_run(market, tmp_path_factory):
+    data = Data(name="synthetic", root=str(market), source="memory", image_size=(64, 32), num_ids=4)
+    return make_run(tmp_path_factory.mktemp("run"), Config(model=MODELS["duatm"], data=data))
+
+
+def run_script(script, *photos, cwd):
+    """Runs a script in a process that cannot import the package."""
+    blocked = "import sys; sys.modules['jaxreid'] = None\n"
+    return subprocess.run(
+        [sys.executable, "-I", "-c", blocked + script, *map(str, photos)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(3)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, height in zip(paths, (64, 80, 200)):
+        Image.fromarray(rng.integers(0, 255, (height, 40, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_the_command_and_the_script_that_it_prints(photo_run, photos, tmp_path, capsys):
+    out = tmp_path / "net.stablehlo"
+    assert export.main([f"--workdir={photo_run}", f"--out={out}", "--distance"]) == 0
+    said = capsys.readouterr().out
+    assert re.match(rf"written: {out} \(0\.\d+ MB\), described in {tmp_path / 'net.json'}\n", said)
+    about = json.loads((tmp_path / "net.json").read_text())
+    assert about["platforms"] == ["cpu", "cuda"]
+    assert about["dtype"] == "float32"
+    assert about["config"]["model"]["dim"] == 16
+    assert about["features"]["inputs"]["images"]["shape"] == ["b", 64, 32, 3]
+    assert about["features"]["outputs"]["x"] == {"shape": ["b", 2, 16], "dtype": "float32"}
+    assert about["distance"]["file"] == "net.distance.stablehlo"
+
+    script = said.split("\n\n", 1)[1]
+    assert len(script.splitlines()) <= 12
+    # The same script, and what it found, to a file.
+    script += "np.savez('found.npz', **features)\n"
+    script += (
+        "far = bytearray((folder / 'net.distance.stablehlo').read_bytes())\n"
+        "np.save('far.npy', jax.export.deserialize(far).call(features, features))\n"
+    )
+    ended = run_script(script, *photos, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "{'filters': (3, 2, 16), 'refined': (3, 2, 16), 'x': (3, 2, 16)}\n"
+
+    net = load(photo_run)
+    resized = [Image.open(path).resize((32, 64), Image.Resampling.BILINEAR) for path in photos]
+    batch = Batch(np.stack(resized), np.zeros(3, int), np.zeros(3, int))
+    want = jax.jit(net.model.features)(net.variables, batch)
+    with np.load(tmp_path / "found.npz") as found:
+        assert_close(dict(found), jax.device_get(want._asdict()), 1e-5)
+    apart = ~np.eye(3, dtype=bool)  # The distance to itself is a difference that cancels.
+    far = np.asarray(net.model.distance(net.variables, want, want))
+    np.testing.assert_allclose(np.load(tmp_path / "far.npy")[apart], far[apart], atol=1e-5)
+    assert "jaxreid" in run_script("import jaxreid", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["jst-rnn-diff", pytest.param("attention-driven", marks=pytest.mark.slow)]
+)
+def test_the_scripts_for_clips_and_for_joints(name, photos, tmp_path):
+    net, _ = network(name)
+    exported, about = export.export_features(net)
+    (tmp_path / "a.stablehlo").write_bytes(exported.serialize())
+    (tmp_path / "a.json").write_text(json.dumps({"features": {"file": "a.stablehlo"} | about}))
+    ended = run_script(export.loading_script(tmp_path / "a.json"), *photos, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    expected = {"jst-rnn-diff": "{'maps': (1, 2, 2, 2, 8)}", "attention-driven": "(3, 192)"}
+    assert ended.stdout.strip() == expected[name]
+
+
+def test_half_precision(photo_run, tmp_path):
+    whole = export.write(photo_run, tmp_path / "whole.stablehlo", platforms=["cpu"])
+    half = export.write(photo_run, tmp_path / "half.stablehlo", dtype="bfloat16", platforms=["cpu"])
+    assert json.loads(half.read_text())["dtype"] == "bfloat16"
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 255, (4, 64, 32, 3), dtype=np.uint8)
+    found = {
+        path.stem: jax.export.deserialize(
+            bytearray(path.with_suffix(".stablehlo").read_bytes())
+        ).call(images)
+        for path in (whole, half)
+    }
+    net = load(photo_run)
+    model = net.config.model.make(10, dtype="bfloat16")
+    batch = Batch(images, np.zeros(4, int), np.zeros(4, int))
+    own = jax.jit(model.features)(net.variables, batch)
+    assert_close(found["half"], jax.device_get(own._asdict()), 1e-2)
+    assert not np.array_equal(found["half"]["x"], found["whole"]["x"])
+
+
+def test_kernels_in_half_precision_take_half_the_room(tmp_path):
+    rng = np.random.default_rng(0)
+    config = Config(model=MODELS["duatm"], data=Data(image_size=(64, 32)))
+    kernel = rng.normal(size=(64, 64)).astype(np.float32)
+    params = {"kernel": kernel, "bias": kernel[0]}
+    make_json = {**config.to_dict(), "method": "jaxreid.models.duatm.Config", "num_ids": 4}
+    (tmp_path / "config.json").write_text(json.dumps(make_json))
+    net = Trained(config, None, {"params": params, "batch_stats": {"mean": kernel}}, None)
+    half = export.in_dtype(net, tmp_path, "bfloat16")
+    assert half.variables["params"]["kernel"].nbytes == kernel.nbytes // 2
+    assert half.variables["params"]["bias"].dtype == np.float32
+    assert half.variables["batch_stats"]["mean"].dtype == np.float32
+    assert half.config.train.precision == "bfloat16"
+    same = export.in_dtype(net, tmp_path, None)
+    assert same.variables["params"]["kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workdir=nowhere"], "nowhere/checkpoints: no checkpoint there"),
+        (["--workdir={run}", "--out=a.json"], "--out=a.json: that is the name of the description"),
+        (["--workdir={run}", "--platforms=cpu,cudo"], "knows no 'cudo'; did you mean 'cuda'?"),
+        (["--workdir={run}", "--out=/nowhere/a.hlo"], "--out=/nowhere/a.hlo: cannot write there"),
+        (["--workdir={run}", "--step=7"], "no checkpoint of step 7; there are 0"),
+    ],
+)
+def test_what_is_wrong_is_one_line(photo_run, arguments, words, capsys):
+    assert export.main([argument.format(run=photo_run) for argument in arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.startswith("jaxreid: error: ")
+    assert said.count("\n") == 1
