@@ -126,7 +126,7 @@ class LoopConvolution(NamedTuple):
 
     @classmethod
     def of(
-        cls, kernel: Float[Array, "k k c n"], size: tuple[int, ...], dtype: Any
+        cls, kernel: Float[Array, "k k c n"], size: tuple[Any, ...], dtype: Any
     ) -> "LoopConvolution":
         """For a loop.
 
@@ -170,19 +170,19 @@ _convolve_tapped.defvjp(_convolve_forward, _convolve_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _taps(kernel: Array, size: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+def _taps(kernel: Array, size: tuple[Any, ...], dtype: Any) -> tuple[Array, Array]:
     c, n = kernel.shape[2:]
     return jnp.zeros((*size, c), dtype), jnp.zeros((*size, n))
 
 
 def _taps_forward(
-    kernel: Array, size: tuple[int, ...], dtype: Any
+    kernel: Array, size: tuple[Any, ...], dtype: Any
 ) -> tuple[tuple[Array, Array], Array]:
     return _taps(kernel, size, dtype), kernel
 
 
 def _taps_backward(
-    size: tuple[int, ...], dtype: Any, kernel: Array, found: tuple[Array, Array]
+    size: tuple[Any, ...], dtype: Any, kernel: Array, found: tuple[Array, Array]
 ) -> tuple[Array]:
     x, cotangent = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in found)
     (gradient,) = jax.vjp(lambda kernel: convolve(x, kernel, dtype), kernel)[1](cotangent)
