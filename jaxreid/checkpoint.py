@@ -166,11 +166,12 @@ def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
     folder = (Path(workdir) / FOLDER).absolute()
     steps = _steps(folder)
     if not steps:
-        splits = [path for path in Path(workdir).glob("split*") if has_checkpoint(path)]
-        if splits:
+        # Of splits, of a table's rows, of the demo.
+        if runs := [path for path in Path(workdir).glob("*") if has_checkpoint(path)]:
+            names = ", ".join(sorted(path.name for path in runs))
             raise UserError(
-                f"{workdir}: holds the runs of {len(splits)} splits and no checkpoint of its own;"
-                f" give the folder of one of them, such as {min(splits)}"
+                f"{workdir}: has no checkpoint of its own; expected the folder of one of the runs"
+                f" in it: {names}"
             )
         raise UserError(f"{folder}: no checkpoint there; train with --workdir={workdir} first")
     if step is not None and step not in steps:

@@ -46,8 +46,8 @@ def test_the_folder_of_several_splits(tmp_path):
     with pytest.raises(UserError) as error:
         load_variables(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: holds the runs of 2 splits and no checkpoint of its own; give the folder of "
-        f"one of them, such as {tmp_path / 'split0'}"
+        f"{tmp_path}: has no checkpoint of its own; expected the folder of one of the runs in it:"
+        " split0, split1"
     )
 
 
