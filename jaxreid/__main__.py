@@ -18,7 +18,7 @@ COMMANDS = {
     "cuhk03": ("jaxreid.data.cuhk03", "unpacks the release of CUHK03"),
     "pretrained": ("jaxreid.pretrained", "converts weights that were made elsewhere"),
     "train": ("jaxreid.main", "trains a config and scores it, or scores a run again"),
-    "report": ("jaxreid.report", "the page of a run, tables beside the papers', body parts"),
+    "report": ("jaxreid.report", "lays papers' tables beside your runs, draws body parts"),
     "search": ("jaxreid.search", "ranks your own photographs and videos for a query"),
     "export": ("jaxreid.export", "writes a run's network to be run without jaxreid"),
 }

@@ -507,9 +507,10 @@ def table_row(
 
 
 def _describe(name: str, variant: Variant) -> str:
-    figures = ", ".join(f"{k} {v:.2%}" for k, v in variant.paper.items()) or "no figure in print"
+    figures = ", ".join(f"{k} {v:.2%}" for k, v in variant.paper.items())
+    figures = f"the paper's {figures}" if figures else "no figure in print"
     changes = " ".join(f"{k}={v}" for k, v in variant.changes.items()) or "(the default)"
-    return f":{name:<14} {variant.source}; the paper's {figures}\n{'':16}{changes}"
+    return f":{name:<14} {variant.source}; {figures}\n{'':16}{changes}"
 
 
 # Within the package where it was installed, beside it in the repository.

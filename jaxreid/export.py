@@ -193,6 +193,10 @@ def write(
     about_file, distance_file = out.with_suffix(".json"), out.with_suffix(f".distance{out.suffix}")
     if out == about_file:
         raise UserError(f"--out={out}: that is the name of the description; expected *.stablehlo")
+    if about_file.name == "config.json":
+        raise UserError(
+            f"--out={out}: its description would be a run's config.json; expected another"
+        )
     for platform in platforms:
         if platform not in PLATFORMS:
             raise UserError(
@@ -215,6 +219,8 @@ def write(
             path.write_bytes(exported.serialize())
             about[name] = {"file": path.name} | words
         about["config"] = network.config.to_dict()
+        for key in ("root", "cache"):  # Places of this machine, and nobody else's business.
+            del about["config"]["data"][key]
         about_file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
@@ -244,14 +250,14 @@ def loading_script(about_file: Path) -> str:
         [
             "import json, pathlib, sys",
             "import jax.export, numpy as np",
-            "from PIL import Image",
+            "from PIL import Image, ImageOps",
             f"folder = pathlib.Path({str(about_file.parent)!r})",
             f'about = json.loads((folder / {about_file.name!r}).read_text())["features"]',
             f'_, {length}height, width, _ = about["inputs"]["images"]["shape"]',
             'network = jax.export.deserialize(bytearray((folder / about["file"]).read_bytes()))',
-            'images = [Image.open(path).convert("RGB") for path in sys.argv[1:]]',
-            "resized = [image.resize((width, height), Image.BILINEAR) for image in images]",
-            "photos = np.stack(resized)",
+            "images = [ImageOps.exif_transpose(Image.open(path)) for path in sys.argv[1:]]",
+            'size = {"size": (width, height), "resample": Image.BILINEAR}',
+            'photos = np.stack([image.convert("RGB").resize(**size) for image in images])',
             *after,
             "print(jax.tree.map(np.shape, features))",
         ]
@@ -269,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dtype", choices=list(PRECISIONS), help="of the convolutions; by default the run's"
     )
     parser.add_argument(
-        "--platforms", default="cpu,cuda", help=f"to run on, of {','.join(PLATFORMS)}"
+        "--platforms", default="cpu,cuda", help=f"to run on, of {','.join(PLATFORMS)} (cpu,cuda)"
     )
     parser.add_argument("--distance", action="store_true", help="export the distance, too")
     parser.add_argument("--step", type=int, help="of the checkpoint; by default the newest")

@@ -18,9 +18,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key, PyTree, Shaped, UInt8
 
 Variables: TypeAlias = dict[str, Any]
-"""Linen's collections, `{"params": ..., "batch_stats": ...}`. What was made elsewhere on
-ImageNet stands under the key `backbone` of each collection, and can be frozen there. The collection
-`preprocessing` holds what those weights expect of pixels."""
+"""Linen's collections by their names, `params` and `batch_stats` among them. What was made
+elsewhere on ImageNet stands under the key `backbone` of each collection, and can be frozen there.
+The collection `preprocessing` holds what those weights expect of pixels."""
 
 Features: TypeAlias = PyTree[Shaped[Array | np.ndarray, "..."]]
 """What is stored of each item to match it later. Every leaf has the leading axis `b`."""

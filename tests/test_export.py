@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxreid import export
 from jaxreid.config import Config, Data
@@ -133,8 +133,11 @@ def run_script(script, *photos, cwd):
 def photos(tmp_path):
     rng = np.random.default_rng(3)
     paths = [tmp_path / f"{i}.png" for i in range(3)]
+    held = Image.Exif()
     for path, height in zip(paths, (64, 80, 200)):
-        Image.fromarray(rng.integers(0, 255, (height, 40, 3), dtype=np.uint8)).save(path)
+        pixels = rng.integers(0, 255, (height, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, exif=held)
+        held[0x0112] = 6  # All but the first were taken sideways.
     return paths
 
 
@@ -164,7 +167,8 @@ def test_the_command_and_the_script_that_it_prints(photo_run, photos, tmp_path, 
     assert ended.stdout == "{'filters': (3, 2, 16), 'refined': (3, 2, 16), 'x': (3, 2, 16)}\n"
 
     net = load(photo_run)
-    resized = [Image.open(path).resize((32, 64), Image.Resampling.BILINEAR) for path in photos]
+    upright = [ImageOps.exif_transpose(Image.open(path)) for path in photos]
+    resized = [image.resize((32, 64), Image.Resampling.BILINEAR) for image in upright]
     batch = Batch(np.stack(resized), np.zeros(3, int), np.zeros(3, int))
     want = jax.jit(net.model.features)(net.variables, batch)
     with np.load(tmp_path / "found.npz") as found:
@@ -231,6 +235,7 @@ def test_kernels_in_half_precision_take_half_the_room(tmp_path):
     [
         (["--workdir=nowhere"], "nowhere/checkpoints: no checkpoint there"),
         (["--workdir={run}", "--out=a.json"], "--out=a.json: that is the name of the description"),
+        (["--workdir={run}", "--out={run}/config.hlo"], "would be a run's config.json; expected"),
         (["--workdir={run}", "--platforms=cpu,cudo"], "knows no 'cudo'; did you mean 'cuda'?"),
         (["--workdir={run}", "--out=/nowhere/a.hlo"], "--out=/nowhere/a.hlo: cannot write there"),
         (["--workdir={run}", "--step=7"], "no checkpoint of step 7; there are 0"),

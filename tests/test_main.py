@@ -177,7 +177,7 @@ def test_the_figures_outlive_a_picture_that_fails(tiny, tmp_path, monkeypatch, c
     def broken(*_):
         raise MemoryError
 
-    monkeypatch.setattr(report, "plot_cmc", broken)
+    monkeypatch.setattr(report.run, "plot_cmc", broken)
     with pytest.raises(MemoryError):
         run(tiny(), tmp_path / "run", "evaluate")
     scores = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())

@@ -219,8 +219,14 @@ def test_folders_that_hold_no_run_are_named(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    assert lay_out("--paper=duatm", "--table=2", tmp_path / "empty", tmp_path / "broken") == 0
+    other = leave_run(tmp_path / "other", market_row("l0"), {"rank1": 0.5})
+    (other / "eval" / "metrics.json").write_text("3")
+    leave_run(tmp_path / "of_splits" / "split0", market_row("l0"))
+    folders = [tmp_path / name for name in ("empty", "broken", "other", "of_splits")]
+    assert lay_out("--paper=duatm", "--table=2", *folders) == 0
     said = capsys.readouterr().err
+    assert f"left out: {other / 'eval' / 'metrics.json'}: not the scores of a run" in said
+    assert "config.json: a split of market1501, which does not come in splits" in said
     assert f"left out: {tmp_path / 'empty'}: no config.json in it" in said
     assert f"left out: {tmp_path / 'broken' / 'config.json'}: not the config of a run" in said
 

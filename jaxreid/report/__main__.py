@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts.add_argument("--out", required=True, help="the PNG to write")
     parts.set_defaults(run=_draw_parts)
     table = commands.add_parser("table", help="a paper's table, its numbers and ours side by side")
-    table.add_argument("--paper", help="whose table: duatm, cosam, ...")
+    table.add_argument("--paper", help="whose table, by the method: duatm, cosam, ...")
     table.add_argument("--table", help="its number, as the paper prints it: 1 or III")
     table.add_argument("--format", choices=("markdown", "latex"), default="markdown")
     table.add_argument("--out", help="the file to write, instead of printing it")
@@ -66,7 +66,7 @@ def _lay_out(args: argparse.Namespace) -> None:
 
 
 def _draw_parts(args: argparse.Namespace) -> None:
-    match = re.fullmatch(r"(\d+),(\d+)", args.size)
+    match = re.fullmatch(r"([1-9]\d*),([1-9]\d*)", args.size)
     if match is None or args.count < 1:
         raise UserError(
             f"--size={args.size} --count={args.count}: expected height,width and 1 image or more"
@@ -86,7 +86,10 @@ def _draw_parts(args: argparse.Namespace) -> None:
         body_part_boxes(jnp.asarray(joints), args.overlap),
         strip_boxes(height, width)[None],
     )
-    plot_parts(args.out, images, joints, boxes)
+    try:
+        plot_parts(args.out, images, joints, boxes)
+    except OSError as error:
+        raise UserError(f"--out={args.out}: cannot write there ({error.strerror})") from None
     print(f"drawn: {args.out}")
 
 

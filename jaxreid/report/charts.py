@@ -102,7 +102,7 @@ def training_charts(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     lines = {name: (x, 100 * y) for name, found in of_scores.items() if found for x, y in [found]}
     if lines and all(len(x) > 1 for x, _ in lines.values()):
         title = "Scores while it trained (%)"
-        charts.append(chart("scores", title, "step", lines, lambda v: f"{v:.1f} %"))
+        charts.append(chart("progress", title, "step", lines, lambda v: f"{v:.1f} %"))
     return charts
 
 

@@ -15,7 +15,7 @@ from jaxreid.config import flat_keys
 from jaxreid.metrics import Ranking
 from jaxreid.pages import picture, render
 from jaxreid.report.charts import cmc_chart, training_charts
-from jaxreid.report.pictures import HEAT, HEAT_ALPHA, RankedRow, read
+from jaxreid.report.pictures import HEAT, HEAT_ALPHA, RankedRow, decimals_of, read
 from jaxreid.report.words import SCORES, percent, protocol
 from jaxreid.types import AttentionMap, Batch
 
@@ -147,8 +147,7 @@ def leaf(row: RankedRow) -> Leaf:
         "query",
         [f"pid {row.query_pid}", f"cam {row.query_camid}"],
     )
-    farthest = max((abs(d) for d in row.distances), default=0.0)
-    decimals = 3 if farthest < 10 else 1
+    decimals = decimals_of(row.distances)
     found = zip(row.gallery, row.pids, row.camids, row.distances, row.correct, row.ranks)
     items = []
     for pixels, pid, camid, distance, correct, rank in found:

@@ -449,7 +449,15 @@ class _Sheet:
     ) -> None:
         h, w = self.pixels.shape[:2]
         self.figure.text(
-            x / w, 1 - y / h, words, size=size, color=color, weight=weight, ha="center", va="center"
+            x / w,
+            1 - y / h,
+            words,
+            size=size,
+            color=color,
+            weight=weight,
+            ha="center",
+            va="center",
+            parse_math=False,  # Two dollar signs in a file's name would begin a formula.
         )
 
     def title(self, x: int, y: int, words: str, below: str = "") -> None:

@@ -138,15 +138,19 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / "eval" / "metrics.json"
     try:
-        scores = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
+        scores = dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not the scores of a run ({error})") from None
     if (folder / "config.json").is_file():
         start, (config, _) = folder / "config.json", read_config(folder)
         unfinished = _unfinished(folder, config, scores.get("step"))
     else:
         start, (config, _) = folder / "split0" / "config.json", read_config(folder / "split0")
-        config.data.split, total = None, index.NUM_SPLITS[config.data.name]
+        config.data.split, total = None, index.NUM_SPLITS.get(config.data.name)
+        if total is None:
+            raise UserError(
+                f"{start}: a split of {config.data.name}, which does not come in splits"
+            )
         splits = [folder / f"split{n}" for n in range(total)]
         done = sum(is_run(split) and not _unfinished(split, config) for split in splits)
         unfinished = f"{done} of {total} splits" if done < total else ""

@@ -13,7 +13,9 @@ computed. What is found is printed, and written to --out as ranked.html, ranked.
 
 import argparse
 import hashlib
+import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="of the checkpoint (the newest)")
     parser.add_argument("--batch_size", type=int, help="pictures or clips at a time (the run's)")
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files may be no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     use_compilation_cache()
     return report_errors(partial(search, args))
 
@@ -118,7 +122,7 @@ def search(args: argparse.Namespace) -> None:
 
 def _own_index(out: Path, gallery: Sequence[str], extractor: Extractor) -> Path:
     """Each gallery has an index of its own, for each network."""
-    places = "\n".join(sorted(os.path.abspath(place) for place in gallery))
+    places = "\n".join(sorted(os.path.abspath(os.path.expanduser(place)) for place in gallery))
     name = hashlib.sha256(os.fsencode(places)).hexdigest()[:8]
     return out / f"gallery-{name}-{extractor.fingerprint[:8]}.npz"
 
@@ -147,8 +151,9 @@ def _rank(
     top: int,
 ) -> list[results.Ranked]:
     """What is nearest to each query. A query that lies in the gallery is not found for itself."""
-    places = {tuple(map(os.path.abspath, item.files)): i for i, item in enumerate(items)}
-    own = [places.get(tuple(map(os.path.abspath, query.files)), -1) for query in queries]
+    # By their real paths: the working folder, for one, may be known by a link.
+    places = {tuple(map(os.path.realpath, item.files)): i for i, item in enumerate(items)}
+    own = [places.get(tuple(map(os.path.realpath, query.files)), -1) for query in queries]
     if among := sum(i >= 0 for i in own):
         print(f"{among:,} of the queries lie in the gallery, and are not found for themselves")
     indices, distances = extractor.rank(features, gallery, min(top, len(items)) + 1)
@@ -190,4 +195,6 @@ def _bar(name: str, total: int) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
+    # A scheduler's SIGTERM is like Ctrl-C: the index keeps what was computed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from jaxreid import matching, sharding, trained
 from jaxreid.data import clips
@@ -81,9 +81,11 @@ class Extractor:
         Raises:
             UserError: there is no such checkpoint, or it does not fit the run's config.
         """
-        self.config, self._model, self._variables, one = trained.load(workdir, step)
+        self.config, self._model, variables, one = trained.load(workdir, step)
         self.shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), one)
         self._mesh = mesh or sharding.make_mesh()
+        # Once, and not with every batch.
+        self._variables = sharding.put(variables, sharding.replicated(self._mesh))
         size = batch_size or self.config.eval.batch_size
         self._batch_size = sharding.round_up(size, self._mesh.size)
         self._features = on_devices(self._model.features, self._mesh, self._batch_size)
@@ -299,7 +301,7 @@ def _pixels(number: int, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(picture, (str, Path)):
         return items.read_photo(str(picture))
     if isinstance(picture, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return items.read_photo(picture, f"picture {number}")
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(

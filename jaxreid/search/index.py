@@ -89,7 +89,9 @@ def open_gallery(
     kept, todo = there.sum(), np.flatnonzero(~there)
     if kept:
         those = [rows[stamp] for stamp in stamps if stamp in rows]
-        _set(features, there, jax.tree.map(lambda x: x[those], old.features))
+        for leaf, before in zip(jax.tree.leaves(features), jax.tree.leaves(old.features)):
+            leaf[there] = before[those]
+        old = old._replace(features=None)  # Of a large gallery, no more than is needed.
         advance(int(kept))
 
     def skipped(number: int, error: UserError) -> None:
@@ -101,7 +103,8 @@ def open_gallery(
     try:
         pictures = [items[i] for i in todo]
         for number, found in extractor.stream(pictures, "gallery", skipped):
-            _set(features, todo[number], found)
+            for leaf, one in zip(jax.tree.leaves(features), jax.tree.leaves(found)):
+                leaf[todo[number]] = one
             there[todo[number]] = True
             advance(1)
     finally:
@@ -118,11 +121,6 @@ def open_gallery(
         if path is not None and len(which) and (gallery.computed or gallery.dropped):
             _write(path, extractor.fingerprint, gallery, [stamps[i] for i in which])
     return gallery
-
-
-def _set(features: Features, rows: Any, values: Features) -> None:
-    for all_rows, some in zip(jax.tree.leaves(features), jax.tree.leaves(values)):
-        all_rows[rows] = some
 
 
 def _stamp(item: Item) -> str:
@@ -179,7 +177,7 @@ def _read(path: Path, extractor: Extractor) -> _Kept:
                     f"{path}: an index of another network, or of another checkpoint; give another"
                     " --index, or remove it"
                 )
-            stamps = arrays["stamps"].tolist()
+            stamps = list(map(str, arrays["stamps"]))
             shapes, tree = jax.tree.flatten(extractor.shapes)
             leaves = [arrays[f"features{i}"] for i in range(len(shapes))]
             for leaf, expected in zip(leaves, shapes):

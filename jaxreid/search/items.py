@@ -137,7 +137,10 @@ def _in_csv(file: Path, tracklets: bool) -> Iterator[Item]:
     """Paths are relative to the CSV's folder. Rows of one `tracklet` are its frames."""
     together: dict[str, list[tuple[int, Item]]] = {}
     for where, fields in _rows(file):
-        path = os.path.join(file.parent, fields.pop("path"))
+        path = fields.pop("path")
+        if not path or "\0" in path:
+            raise UserError(f"{where}: expected a path, not {path!r}")
+        path = os.path.join(file.parent, path)
         item = of_path(path, tracklets=tracklets)._replace(labels=fields)
         if not tracklets or "tracklet" not in fields:
             yield item
@@ -219,20 +222,32 @@ def read(item: Item, size: tuple[int, int]) -> UInt8[np.ndarray, "t h w 3"]:
     return np.stack([resize(read_photo(file), size) for file in item.files])
 
 
-def read_photo(file: str) -> UInt8[np.ndarray, "h w 3"]:
+def read_photo(photo: str | Image.Image, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """The pixels of a photograph, upright: a phone's camera may say that it was held sideways.
 
+    Args:
+        photo: its file, or an image of Pillow's.
+        name: for errors; that of the file by default.
+
     Raises:
-        UserError: it does not decode.
+        UserError: it does not decode, or to more than 8 bits a channel.
     """
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        if isinstance(photo, Image.Image):
+            return _upright(photo)
+        with Image.open(photo, formats=_FORMATS) as image:
+            return _upright(image)
     except OSError as error:
         reason = error.strerror or "no image, or damaged"
-        raise UserError(f"{file}: not a photograph that decodes ({reason})") from None
+        raise UserError(f"{name or photo}: not a photograph that decodes ({reason})") from None
     except Exception as error:  # Pillow's decoders raise nearly every kind.
-        raise UserError(f"{file}: not a photograph that decodes ({error})") from None
+        raise UserError(f"{name or photo}: not a photograph that decodes ({error})") from None
+
+
+def _upright(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if image.mode.startswith(("I", "F")):  # Pillow would make all above 255 white.
+        raise ValueError(f"pixels of mode {image.mode}; expected 8 bits a channel")
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_video(file: str) -> Iterator[UInt8[np.ndarray, "h w 3"]]:

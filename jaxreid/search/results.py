@@ -1,7 +1,9 @@
 """What a search leaves: a table on screen, `ranked.csv`, `ranked.png` and `ranked.html`."""
 
 import csv
+import warnings
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,10 +49,9 @@ class Ranked(NamedTuple):
 def print_tables(results: Sequence[Ranked]) -> None:
     """Prints a table for each of the first queries."""
     columns = _columns([item for each in results for item in each.found])
-    longest = max(len(item.name) for each in results for item in (each.query, *each.found))
     console = Console()
     if not console.is_terminal:  # Nothing is to be broken in a file.
-        console = Console(width=longest + 40 + 16 * len(columns))
+        console = Console(width=100_000)
     for result in results[:TABLES]:
         title = Text(f"{result.query.name}  {_words(result.query)}".rstrip())
         table = Table(title=title, title_justify="left", title_style="bold")
@@ -82,7 +83,10 @@ def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> lis
         UserError: nothing can be written there.
     """
     paths = [folder / f"ranked.{kind}" for kind in ("html", "png", "csv")]
-    shown = results[: max(1, ON_PAGE // (1 + max(len(each.found) for each in results)))]
+    shown = [
+        each._replace(found=each.found[:ON_PAGE], distances=each.distances[:ON_PAGE])
+        for each in results[: max(1, ON_PAGE // (1 + max(len(each.found) for each in results)))]
+    ]
     pictures: dict[tuple[str, ...], UInt8[np.ndarray, "h w 3"]] = {}
     for result in shown:
         for item in (result.query, *result.found):
@@ -91,8 +95,12 @@ def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> lis
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_csv(paths[2], results)
-        plot_rows(paths[1], [_cells(each, pictures) for each in shown[:DRAWN]])
-        paths[0].write_text(_page(results, len(shown), pictures, facts), encoding="utf-8")
+        with warnings.catch_warnings():  # A letter that the picture's font lacks is on the page.
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)
+            plot_rows(paths[1], [_cells(each, pictures) for each in shown[:DRAWN]])
+        page = _page(results, shown, pictures, facts)
+        # Names of files may be no UTF-8.
+        paths[0].write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{folder}: cannot write there ({error.strerror})") from None
     return paths
@@ -101,8 +109,9 @@ def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> lis
 def _thumbnail(item: Item) -> UInt8[np.ndarray, "h w 3"]:
     """A picture of an item; of a tracklet, the frame in its middle."""
     if items.is_video(item):
-        frames = list(items.read_video(item.files[0]))
-        pixels = frames[len(frames) // 2]
+        # Read twice: all frames of a long one, in full size, may be more than there is memory for.
+        middle = sum(1 for _ in items.read_video(item.files[0])) // 2
+        pixels = next(islice(items.read_video(item.files[0]), middle, None))
     else:
         pixels = items.read_photo(item.files[len(item.files) // 2])
     image = Image.fromarray(pixels)
@@ -122,13 +131,13 @@ def _cells(result: Ranked, pictures: dict[tuple[str, ...], np.ndarray]) -> list[
 
 def _page(
     results: Sequence[Ranked],
-    shown: int,
+    shown: Sequence[Ranked],
     pictures: dict[tuple[str, ...], np.ndarray],
     facts: dict[str, str],
 ) -> str:
     uris = {files: pages.picture(pixels, _HEIGHT) for files, pixels in pictures.items()}
     rows = []
-    for result in results[:shown]:
+    for result, whole in zip(shown, results):
         decimals = decimals_of(result.distances)
         found = [
             {
@@ -142,16 +151,17 @@ def _page(
         ]
         query = result.query
         words = {"name": query.name, "words": _words(query), "picture": uris[query.files]}
-        rows.append({"query": words, "found": found})
+        more = len(whole.found) - len(found)
+        rows.append({"query": words, "found": found, "more": more})
     title = "Search" if len(results) > 1 else f"Search for {Path(results[0].query.name).name}"
     return pages.render(
-        "search.html", title=title, rows=rows, hidden=len(results) - shown, facts=facts
+        "search.html", title=title, rows=rows, hidden=len(results) - len(shown), facts=facts
     )
 
 
 def _write_csv(path: Path, results: Sequence[Ranked]) -> None:
     columns = _columns([item for each in results for item in each.found])
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["query", "rank", "distance", "path", *columns])
         for result in results:
@@ -171,5 +181,5 @@ def _words(item: Item) -> str:
 
 def _short(item: Item) -> str:
     """The end of its name, which is what differs, as far as it fits below a picture."""
-    name = Path(item.name).name
+    name = Path(item.name).name.encode("utf-8", "backslashreplace").decode()
     return name if len(name) <= 18 else "…" + name[-17:]

@@ -58,7 +58,9 @@ def test_the_page_asks_the_network_for_nothing(tmp_path):
 
 
 def test_the_page_can_be_read_without_seeing_it(tmp_path):
-    page = Page(everything(tmp_path / "run"))
+    history = [{"step": s, "loss": 1.0, "lr": 0.01, "rank1": 0.5, "mAP": 0.5} for s in range(9)]
+    page = Page(everything(tmp_path / "run", history=history))
+    assert len(page.all("figure", **{"class": "chart"})) == 4
     assert page.all("html", lang="en")
     assert page.all("meta", name="viewport", content="width=device-width, initial-scale=1")
     ids = [a["id"] for _, a in page.elements if "id" in a]

@@ -199,4 +199,6 @@ def test_the_sheet_of_parts_is_a_command(market, tmp_path, capsys):
     assert pixels(out).std() > 5
     assert main([*flags, "--joints=none.npz"]) == 2
     assert main([*flags, "--size=7"]) == 2
-    assert capsys.readouterr().err.count("jaxreid: error: ") == 2
+    assert main([*flags, "--size=0,64"]) == 2
+    assert main([*flags, f"--out={market}"]) == 2
+    assert capsys.readouterr().err.count("jaxreid: error: ") == 4

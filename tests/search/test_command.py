@@ -1,13 +1,15 @@
 import csv
+import os
 import re
 import shutil
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxreid.data.sources import open_source
-from jaxreid.search import results
+from jaxreid.search import Item, results
 from jaxreid.search.__main__ import main
 from tests.search.test_items import write_video
 
@@ -103,6 +105,51 @@ def test_labels_say_who_was_right(search, photo_run, photos, tmp_path):
     assert "red and dashed" in page
 
 
+def test_any_name_that_a_file_may_have(search, photo_run, photos, tmp_path):
+    names = [
+        b"$\\frac$.jpg",
+        b"caf\xe9.jpg",
+        "犬.jpg".encode(),
+        b"<b>[red] & co.jpg",
+        b"two\nlines.jpg",
+    ]
+    (tmp_path / "odd").mkdir()
+    for row, name in enumerate(names):
+        shutil.copy(photos.path(row), os.path.join(os.fsencode(tmp_path), b"odd", name))
+    code, said, errors = search(photo_run, "--query=odd", "--gallery=odd")
+    assert (code, errors) == (0, "")
+    found = table(photo_run / "search" / "ranked.csv")
+    shown = {name.decode(errors="backslashreplace").replace("\\xe9", "\\udce9") for name in names}
+    assert {row["path"] for row in found} == {f"odd/{name}" for name in shown}
+    assert "caf\\udce9.jpg" in said
+    page = (photo_run / "search" / "ranked.html").read_text(encoding="utf-8")
+    assert "odd/<wbr>&lt;b&gt;[red] &amp; co.jpg" in page
+    assert "<b>[red]" not in page
+
+
+def test_a_query_is_not_found_for_itself_by_way_of_a_link(search, photo_run, photos, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    code, said, _ = search(photo_run, "--query=link/door 1", "--gallery=photos")
+    assert code == 0
+    assert " of the queries lie in the gallery, and are not found for themselves" in said
+    for row in table(photo_run / "search" / "ranked.csv"):
+        assert os.path.basename(row["query"]) != os.path.basename(row["path"])
+
+
+def test_of_a_video_the_middle_frame_is_shown(monkeypatch):
+    given = []
+
+    def read_video(file):
+        for i in range(7):
+            frame = np.full((8, 4, 3), i, np.uint8)
+            given.append(weakref.ref(frame))
+            assert sum(each() is not None for each in given) <= 3  # Few are kept.
+            yield frame
+
+    monkeypatch.setattr(results.items, "read_video", read_video)
+    assert (results._thumbnail(Item("walk.mp4", ("walk.mp4",))) == 3).all()
+
+
 def test_of_many_queries_all_are_in_the_table_only(search, photo_run, photos, monkeypatch):
     for name, value in (("TABLES", 1), ("DRAWN", 1), ("ON_PAGE", 6)):
         monkeypatch.setattr(results, name, value)
@@ -115,6 +162,14 @@ def test_of_many_queries_all_are_in_the_table_only(search, photo_run, photos, mo
     assert page.count('<figure class="item query">') == 2
     assert f"{photos.size - 2} more queries are not shown here" in page
     assert len(table("out/ranked.csv")) == 2 * photos.size
+    # And of many that were found for one.
+    monkeypatch.setattr(results, "ON_PAGE", 2)
+    search(photo_run, "--query=photos", "--gallery=photos", "--top=4", "--out=out")
+    with open("out/ranked.html") as file:
+        page = file.read()
+    assert page.count('<figure class="item ') == 3
+    assert "2 more are not shown here. All are in <code>ranked.csv</code>" in page
+    assert len(table("out/ranked.csv")) == 4 * photos.size
 
 
 def test_tracklets_as_folders_and_videos(search, clip_run, tmp_path):
@@ -150,7 +205,7 @@ def test_bad_input_is_one_line(search, photo_run, photos, tmp_path):
     photo = "--query=photos/door 1"
     cases = [
         (("nowhere", photo, "--gallery=photos"), "nowhere/checkpoints: no checkpoint there; train"),
-        (("splits", photo, "--gallery=photos"), "of one of them, such as splits/split0"),
+        (("splits", photo, "--gallery=photos"), "folder of one of the runs in it: split0"),
         ((photo_run, "--query=notes.txt", "--gallery=photos"), "notes.txt: not a photograph that"),
         ((photo_run, "--query=photo", "--gallery=photos"), "did you mean 'photos'?"),
         ((photo_run, photo, "--gallery=empty"), "empty: no photographs there; expected some"),

@@ -120,6 +120,8 @@ def test_places_where_nothing_is(tree, monkeypatch):
         ("paht,pid\na,1\n", r"no column 'path' among paht, pid; did you mean 'paht'\?"),
         ("path,pid\nb.jpg\n", "table.csv line 2: expected the fields path, pid"),
         ("path,pid\nb.jpg,1,2\n", "table.csv line 2: expected the fields path, pid"),
+        ("path,pid\n,1\n", "table.csv line 2: expected a path, not ''"),
+        ("path\nb\0.jpg\n", r"table.csv line 2: expected a path, not 'b\\x00.jpg'"),
         ("path,pid\n", "table.csv: no photographs there"),
         (b"path\n\xff\xff\n", "table.csv: not a CSV file in UTF-8"),
         ('path\n"b.jpg', "table.csv: not a CSV file in UTF-8"),
@@ -134,6 +136,14 @@ def test_places_where_nothing_is(tree, monkeypatch):
     table.write_text("path\nempty\n")
     with pytest.raises(UserError, match="empty: holds no frames"):
         find([table], tracklets=True)
+
+
+def test_pixels_of_more_than_eight_bits_are_not_cut_off(tmp_path):
+    deep = np.arange(0, 64000, 1000, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for photo, name in ((str(tmp_path / "deep.png"), ""), (Image.fromarray(deep), "deep.png")):
+        with pytest.raises(UserError, match=r"deep.png: .* mode I;16; expected 8 bits a channel"):
+            items.read_photo(photo, name)
 
 
 def test_frames_are_resized_and_counted(tmp_path, monkeypatch):
