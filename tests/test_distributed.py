@@ -166,6 +166,7 @@ def lines(err):
     return [line for line in err.splitlines() if line.startswith("jaxreid: ")]
 
 
+@pytest.mark.slow
 def test_processes_meet_and_agree(play):
     (code, out, err), (other_code, other_out, other_err) = play("meet")
     assert (code, other_code) == (0, 0)

@@ -18,8 +18,12 @@ from tests.models.test_contract import CLIPS, MODELS, SIZES
 from tests.ops.test_boxes import standing
 from tests.search.conftest import make_run
 
-SLOW = ("siamese", "attention-driven")
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(SLOW)) for name in MODELS]
+SLOW = ("siamese", "attention-driven", "cosam")
+# One of each: features, distances and their shapes differ no further.
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] * name.startswith(SLOW))
+    for name in ("duatm", "duatm-gru", "cosam", "jst-rnn", "siamese-attention", "attention-driven")
+]
 
 
 def network(name, dtype="float32"):

@@ -252,6 +252,7 @@ def test_a_full_disk_is_one_line_anywhere(capsys):
         main.report_errors(broken)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_the_steps_since_the_last(tiny, tmp_path, capsys):
     config = tiny()
     config.train = dataclasses.replace(config.train, steps=4, checkpoint_every=2)

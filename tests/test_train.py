@@ -78,6 +78,7 @@ def test_a_run_goes_on_where_it_stopped(tiny, tmp_path):
     assert_equal(whole, run(config, tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_stops(tiny, tmp_path, monkeypatch):
     config = tiny()
     config.train.steps = 6
@@ -123,6 +124,7 @@ def test_the_backbone_is_frozen_at_first(tiny, tmp_path):
         assert jax.tree.reduce(bool.__and__, changed)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
     config = tiny()
     config.train = dataclasses.replace(config.train, steps=3, checkpoint_every=1)
@@ -144,6 +146,7 @@ def test_a_batch_that_does_not_divide(tiny, tmp_path):
         run(config, tmp_path, devices=3)
 
 
+@pytest.mark.slow
 def test_few_images_of_a_person_are_said_once(tiny, tmp_path, capsys):
     config = tiny()
     config.data.num_instances = 8

@@ -20,6 +20,7 @@ from jaxreid.train import train
 from tests.data.trees import ilids_tree
 
 
+@pytest.mark.slow
 def test_a_run_on_tracklets_trains_scores_and_draws(tiny_video, tmp_path, capsys):
     config = tiny_video()
     scores = run(config, tmp_path / "run")

@@ -402,6 +402,7 @@ def test_the_other_ways_to_join():
         assert not params
 
 
+@pytest.mark.slow
 def test_the_shared_convolution_learns_from_all_branches():
     backbone = Backbone(TINY)
     rng = np.random.default_rng(0)

@@ -68,9 +68,9 @@ NUM_IDS, PER_ID, CLIP_LENGTH = 4, 2, 3
 
 
 def params(names):
-    """The larger ones take a minute or two each, nearly all of it XLA's."""
-    larger = ("siamese-attention", "attention-driven", "cosam", "cosam-ta")
-    return [pytest.param(n, marks=pytest.mark.slow) if n in larger else n for n in names]
+    """The others take up to two minutes each, nearly all of it XLA's."""
+    quick = ("duatm", "duatm-gru", "jst-rnn")
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @pytest.fixture(scope="module", params=params(MODELS))

@@ -239,6 +239,7 @@ def test_without_modules_the_backbone_is_left():
     assert model.explain is None
 
 
+@pytest.mark.slow
 def test_a_module_stands_after_its_block():
     """A mask of almost one and a gate of almost zero change nothing."""
     batch = clips()

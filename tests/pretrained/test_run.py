@@ -69,6 +69,7 @@ def test_a_trained_run_keeps_the_preprocessing_and_needs_the_file_no_more(tiny, 
     assert run(config, tmp_path / "run") == scores
 
 
+@pytest.mark.slow
 def test_fine_tuning_another_run(tiny, tmp_path, market):
     """As from MARS to iLIDS-VID: everything but a classifier of another number of persons."""
     config = tiny()

@@ -55,6 +55,7 @@ def assert_same(got, want):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 # Few sizes, so that few programs are compiled.
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
