@@ -159,7 +159,8 @@ def play(tmp_path_factory):
 
     yield ended
     for process in itertools.chain(*running.values()):
-        process.kill()
+        with process:  # Waits, and closes what nobody has read.
+            process.kill()
 
 
 def lines(err):
