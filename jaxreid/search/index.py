@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from jaxreid.errors import UserError
+from jaxreid.search import npz
 from jaxreid.search.extractor import Extractor, Skip
 from jaxreid.search.items import Item
 from jaxreid.types import Features
@@ -148,28 +147,16 @@ def _write(path: Path, model: str, gallery: Gallery, stamps: list[str]) -> None:
         "stamps": np.array(stamps, np.str_),
         **_leaves(gallery.features),
     }
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)
-        draft.replace(path)
+        npz.write(path, arrays)
     except OSError as error:
         raise UserError(f"{path}: cannot write the index ({error.strerror})") from None
-    finally:
-        with suppress(OSError):  # Mostly it is not there.
-            draft.unlink()
 
 
 def _read(path: Path, extractor: Extractor) -> _Kept:
-    """Nothing in the file is run, and it is not larger in memory."""
     try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("it is not an .npz")
-        with np.load(path, allow_pickle=False) as arrays:
-            if sum(member.file_size for member in arrays.zip.infolist()) > path.stat().st_size:
-                raise ValueError("its arrays are compressed")
+        with npz.opened(path) as arrays:
             if "format" not in arrays or str(arrays["format"]) != FORMAT:
                 raise ValueError(f"it does not say that it is a {FORMAT!r}")
             if str(arrays["model"]) != extractor.fingerprint:
@@ -187,8 +174,7 @@ def _read(path: Path, extractor: Extractor) -> _Kept:
     except UserError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(
-            f"{path}: not a gallery's index, or damaged ({' '.join(reason.split())}); remove it, or"
-            " give another --index"
+            f"{path}: not a gallery's index, or damaged ({npz.reason(error)}); remove it, or give"
+            " another --index"
         ) from None

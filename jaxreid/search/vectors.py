@@ -6,7 +6,6 @@ devices of one machine; each finds its own k nearest, and these are merged. For 
 holds, or where approximate search will do, `to_faiss` makes an index of any of FAISS's kinds.
 """
 
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from jaxreid.errors import UserError
 from jaxreid.extract import blocks, pad
 from jaxreid.metrics.ranking import evaluate_rank
 from jaxreid.ops.distance import pairwise_euclidean
+from jaxreid.search import npz
 
 Storage = Literal["float32", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
@@ -444,11 +444,8 @@ def save(path: Path, stored: Stored) -> None:
         UserError: nothing can be written there.
     """
     arrays = {name: part for name, part in stored._asdict().items() if part is not None}
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(path)
+        npz.write(path, arrays)
     except OSError as error:
         raise UserError(f"{path}: cannot write the features ({error.strerror})") from None
 
@@ -460,12 +457,7 @@ def load(path: Path) -> Stored:
         UserError: the file is missing, damaged, or another's.
     """
     try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("it is not an .npz")
-        with np.load(path, allow_pickle=False) as arrays:
-            if sum(member.file_size for member in arrays.zip.infolist()) > path.stat().st_size:
-                raise ValueError("its arrays are compressed")
+        with npz.opened(path) as arrays:
             names = set(arrays.files)
             if not {"values"} <= names <= set(Stored._fields):
                 raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
@@ -481,10 +473,9 @@ def load(path: Path) -> Stored:
             raise ValueError("a scale is not a positive number")
         return stored
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(
             f"{path}: expected stored features, as jaxreid.search.save writes them"
-            f" ({_one_line(reason)})"
+            f" ({npz.reason(error)})"
         ) from None
 
 
@@ -596,8 +587,4 @@ def to_faiss(
 
 def _reason(error: RuntimeError) -> str:
     """What FAISS says, without the place in its source."""
-    return _one_line(str(error).rpartition("failed: ")[2].rpartition("Error: ")[2])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(str(error).rpartition("failed: ")[2].rpartition("Error: ")[2].split())

@@ -7,9 +7,9 @@ from jaxreid import sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Data, Eval, claim_workdir
 from jaxreid.data.sources import open_source
-from jaxreid.models import duatm, jst_rnn
 from jaxreid.search import Extractor
 from jaxreid.train import init_state
+from tests.models.test_contract import MODELS
 
 
 def make_run(workdir, config):
@@ -25,9 +25,7 @@ def make_run(workdir, config):
 @pytest.fixture(scope="session")
 def photo_config(market):
     return Config(
-        model=duatm.Config(
-            dim=16, backbone_layers=(1, 1, 1, 1), backbone_growth=4, backbone_stem=8
-        ),
+        model=MODELS["duatm"],
         data=Data(
             name="synthetic",
             root=str(market),
@@ -43,15 +41,7 @@ def photo_config(market):
 @pytest.fixture(scope="session")
 def clip_config(mars):
     return Config(
-        model=jst_rnn.Config(
-            attention_features=8,
-            hidden_features=8,
-            srm_features=8,
-            srm_hidden=4,
-            metric_features=16,
-            fc=32,
-            backbone_widths=(8, 16, 16, 16, 16),
-        ),
+        model=MODELS["jst-rnn"],
         data=Data(
             name="synthetic_video",
             root=str(mars),
