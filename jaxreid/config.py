@@ -15,6 +15,7 @@ import re
 import sys
 import textwrap
 import traceback
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -295,6 +296,7 @@ class Config:
 
 def validate(config: Config) -> None:
     """Raises `UserError` for values that no run can have. Data sets are checked when opened."""
+    check_types(config)
 
     def require(holds: bool, key: str, expected: str) -> None:
         if not holds:
@@ -410,6 +412,51 @@ def validate(config: Config) -> None:
         "name:folder, as in ilids_vid:/data/iLIDS-VID",
     )
     config.model.validate()
+
+
+def check_types(holder: Any, prefix: str = "config.") -> None:
+    """Raises `UserError` for the first field whose value is not of its type, sections included."""
+    for name, kind in typing.get_type_hints(type(holder)).items():
+        value = getattr(holder, name)
+        if dataclasses.is_dataclass(value):
+            check_types(value, f"{prefix}{name}.")
+        if not _fits(value, kind):
+            words = [word for word in typing.get_args(kind) if isinstance(word, str)]
+            near = nearest(value, words) if isinstance(value, str) else ""
+            raise UserError(f"{prefix}{name}={value!r}: expected {_name_type(kind)}{near}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; an int will do for a float, and a bool for neither."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return any(value == word and type(value) is type(word) for word in args)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = args[:1] * len(value) if args[1:] == (...,) else args
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if kind in (int, float):
+        allowed = int if kind is int else (int, float)
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return isinstance(value, origin or kind)
+
+
+def _name_type(kind: Any) -> str:
+    """A type as a user would write its values."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("None" if arg is type(None) else _name_type(arg) for arg in args)
+    if origin is tuple:
+        names = ["..." if arg is ... else _name_type(arg) for arg in args]
+        return f"a tuple ({', '.join(names)})"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )
 
 
 class Variant(NamedTuple):
@@ -556,7 +603,12 @@ def load_config(name: Path | str, *variant: str) -> Config:
     """
     path = find_config(str(name))
     with _naming(path):
-        return _module(path).get_config(*variant)
+        config = _module(path).get_config(*variant)
+    if not isinstance(config, Config):
+        raise UserError(
+            f"{path}: get_config returned {type(config).__name__}; expected jaxreid.config.Config"
+        )
+    return config
 
 
 def load_variants(name: Path | str) -> dict[str, Variant]:

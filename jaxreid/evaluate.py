@@ -384,10 +384,13 @@ def _learn(
             raise ValueError(
                 f"the training set has {axes} principal components; expected that many"
             )
-        if config.eval.metric == "kissme":
-            metric = metrics.kissme(shorter(train), tracks.pids, tracks.camids)
-        else:
-            metric = metrics.lfda(shorter(train), tracks.pids)
+        match config.eval.metric:
+            case "kissme":
+                metric = metrics.kissme(shorter(train), tracks.pids, tracks.camids)
+            case "lfda":
+                metric = metrics.lfda(shorter(train), tracks.pids)
+            case other:
+                raise ValueError(f"there is no metric {other!r} to fit")
     except ValueError as error:
         raise UserError(
             f"config.eval.metric={config.eval.metric}, config.eval.pca={config.eval.pca}: {error}"

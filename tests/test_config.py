@@ -1,5 +1,9 @@
+import dataclasses
+import functools
 import importlib
 import json
+import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -269,6 +273,81 @@ def test_values_that_no_run_can_have(part, field, value, message):
     with pytest.raises(UserError) as error:
         validate(config)
     assert message in str(error.value)
+
+
+def keys_of(holder, path=()):
+    """Every key of a config below its sections, with its type."""
+    for name, kind in typing.get_type_hints(type(holder)).items():
+        value = getattr(holder, name)
+        if dataclasses.is_dataclass(value):
+            yield from keys_of(value, (*path, name))
+        else:
+            yield (*path, name), kind
+
+
+EVERY_KEY = [
+    pytest.param(file, path, kind, id=f"{file.stem}:{'.'.join(path)}")
+    for file in FILES
+    if file.stem.endswith("_synthetic")
+    for path, kind in keys_of(load_config(file))
+    if path[0] == "model" or file.stem == "duatm_synthetic"
+]
+
+
+def words_of(kind):
+    """The words among a type's values, those of a union's members too."""
+    if typing.get_origin(kind) is typing.Literal:
+        return [word for word in typing.get_args(kind) if isinstance(word, str)]
+    return [word for arg in typing.get_args(kind) for word in words_of(arg)]
+
+
+@pytest.mark.parametrize(("file", "path", "kind"), EVERY_KEY)
+def test_no_key_takes_a_value_of_another_type(file, path, kind):
+    """A word that is none of the choices, and what is of no key's type, in a config file."""
+    wrong = [object(), *(f"{word}_" for word in words_of(kind)), *map(str.upper, words_of(kind))]
+    for value in wrong:
+        config = load_config(file)
+        section = functools.reduce(getattr, path[:-1], config)
+        setattr(section, path[-1], value)
+        with pytest.raises(UserError, match=rf"^config\.{re.escape('.'.join(path))}=.*: expected "):
+            validate(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("eval.metric", "KISSME", r"'KISSME': expected 'model' or 'kissme' or 'lfda'"),
+        ("eval.metric", "kisme", r"did you mean 'kissme'\?"),
+        ("train.precision", "bf16", r"expected 'float32' or 'bfloat16'"),
+        ("data.num_ids", "4", r"expected a whole number"),
+        ("data.num_ids", True, r"expected a whole number"),
+        ("optim.lr", "5e-2", r"expected a number"),
+        ("train.steps", 3.0, r"expected a whole number or None"),
+        ("data.image_size", [64, 32], r"expected a tuple \(a whole number, a whole number\)"),
+        ("data.image_size", (64, 32, 3), r"expected a tuple"),
+        ("eval.flip", 1, r"expected True or False"),
+        ("data", {}, r"expected Data"),
+    ],
+)
+def test_types_and_words_are_those_of_the_schema(key, value, message):
+    config = load_config("duatm_synthetic")
+    *sections, last = key.split(".")
+    setattr(functools.reduce(getattr, sections, config), last, value)
+    with pytest.raises(UserError, match=message):
+        validate(config)
+
+
+def test_an_int_will_do_for_a_float():
+    config = load_config("duatm_synthetic")
+    config.optim.lr = 1
+    validate(config)
+
+
+def test_get_config_returns_a_config(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config():\n    return {'data': {}}\n")
+    with pytest.raises(UserError, match=r"mine\.py: get_config returned dict; expected .*Config"):
+        load_config(file)
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
