@@ -280,10 +280,6 @@ class Config:
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
     paper_source: str = ""
 
-    def __post_init__(self) -> None:
-        """Before the flags override anything."""
-        _register_choices(self)
-
     @property
     def scored_clip_length(self) -> int | None:
         """Frames of a clip at test; None for images."""
@@ -654,6 +650,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
                 config = load_config(name, *variant)
                 given = ":".join([str(find_config(name)), *variant])
                 argv[i if equals else i + 1] = f"{flag}={given}" if equals else given
+                _register_parsers(config)
         names = [found.group(1) for a in argv if (found := _OVERRIDE.match(a))]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"--config.{twice[0]} is given more than once")
@@ -691,14 +688,38 @@ def _unknown_key(argv: Sequence[str], config: Config | None) -> str | None:
     return None
 
 
-def _register_choices(config: Any) -> None:
-    """Lets flags override fields that are a choice among a few words."""
+class _OrNone(flags.ArgumentParser):
+    """Reads `None` as None, for `check_types` to judge, and all else as another parser does."""
+
+    def __init__(self, parser: flags.ArgumentParser) -> None:
+        """Wraps a parser."""
+        self._parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        """The value of a flag's text."""
+        return None if argument == "None" else self._parser.parse(argument)
+
+    def flag_type(self) -> str:
+        """The type in absl's words."""
+        return self._parser.flag_type()
+
+
+def _register_parsers(config: Any) -> None:
+    """Lets flags unset optional fields, and override those that are a choice among a few words."""
+    for kind, parser in (
+        (int, flags.IntegerParser()),
+        (float, flags.FloatParser()),
+        (str, flags.ArgumentParser()),
+    ):
+        config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
     for name, kind in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(kind) is Literal:
-            words = list(typing.get_args(kind))
-            config_flags.register_flag_parser_for_type(kind, flags.EnumParser(words))
-        elif dataclasses.is_dataclass(getattr(config, name)):
-            _register_choices(getattr(config, name))
+        for member in (kind, *typing.get_args(kind)):
+            if typing.get_origin(member) is Literal:
+                words = list(typing.get_args(member))
+                parser = _OrNone(flags.EnumParser(words))
+                config_flags.register_flag_parser_for_type(member, parser)
+        if dataclasses.is_dataclass(getattr(config, name)):
+            _register_parsers(getattr(config, name))
 
 
 # What may change from one start of a run to the next: where the data lies, how it is read, and

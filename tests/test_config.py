@@ -7,6 +7,8 @@ import typing
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from jaxreid import config as configs
 from jaxreid.config import (
@@ -19,6 +21,7 @@ from jaxreid.config import (
     claim_workdir,
     find_config,
     load_config,
+    parse_flags,
     validate,
 )
 from jaxreid.errors import UserError
@@ -334,6 +337,34 @@ def test_types_and_words_are_those_of_the_schema(key, value, message):
     *sections, last = key.split(".")
     setattr(functools.reduce(getattr, sections, config), last, value)
     with pytest.raises(UserError, match=message):
+        validate(config)
+
+
+def parse(monkeypatch, *arguments):
+    """The config that a command line with these flags leaves."""
+    argv = ["main", *arguments]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    parse_flags(argv)
+    return values["config"].value
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
+@pytest.mark.parametrize("file", sorted({key.values[0] for key in EVERY_KEY}), ids=lambda f: f.stem)
+def test_flags_unset_what_is_optional(monkeypatch, file):
+    config = load_config(file)
+    keys = [".".join(path) for path, kind in keys_of(config) if type(None) in typing.get_args(kind)]
+    assert {"data.clip_length", "model.pretrained"} <= set(keys)
+    config = parse(monkeypatch, f"--config={file}", *(f"--config.{key}=None" for key in keys))
+    for key in keys:
+        assert functools.reduce(getattr, key.split("."), config) is None, key
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
+def test_flags_do_not_unset_what_has_to_be_there(monkeypatch):
+    config = parse(monkeypatch, "--config=duatm_synthetic", "--config.train.epochs=None")
+    with pytest.raises(UserError, match=r"config\.train\.epochs=None: expected a whole number"):
         validate(config)
 
 
