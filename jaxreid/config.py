@@ -615,10 +615,12 @@ def load_variants(name: Path | str) -> dict[str, Variant]:
 
 
 def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("config", path)
+    name = f"_jaxreid_config_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path}: expected a config, which is a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Dataclasses look their annotations up there.
     spec.loader.exec_module(module)
     return module
 

@@ -381,6 +381,27 @@ def test_get_config_returns_a_config(tmp_path):
         load_config(file)
 
 
+def test_annotations_of_a_config_file_may_be_text(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "from typing import Literal\n"
+        "from jaxreid.config import Config\n"
+        "from jaxreid.models import duatm\n"
+        "@dataclasses.dataclass\n"
+        "class Model(duatm.Config):\n"
+        "    word: Literal['a', 'b'] | None = None\n"
+        "def get_config():\n"
+        "    return Config(model=Model())\n"
+    )
+    config = load_config(file)
+    validate(config)
+    config.model.word = "c"
+    with pytest.raises(UserError, match=r"config\.model\.word='c': expected 'a' or 'b' or None"):
+        validate(config)
+
+
 def test_a_workdir_belongs_to_one_config(tmp_path):
     claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
     written = json.loads((tmp_path / "config.json").read_text())
