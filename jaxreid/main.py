@@ -13,6 +13,7 @@ import functools
 import logging
 import operator
 import os
+import re
 import shutil
 import signal
 import sys
@@ -77,10 +78,27 @@ _DEADLINE = flags.DEFINE_float(
     "Seconds for which a process may be silent before the others give it up.",
     lower_bound=1.0,
 )
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "FIRST:COUNT: trace COUNT steps of the training after FIRST others into WORKDIR/profile, for"
+    " TensorBoard, XProf or Perfetto.",
+)
 
 
-def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dict[str, Any]:
+def run(
+    config: Config,
+    workdir: Path,
+    mode: Mode = "train_and_evaluate",
+    profile: range = range(0),
+) -> dict[str, Any]:
     """One run.
+
+    Args:
+        config: the run.
+        workdir: its folder.
+        mode: what to do.
+        profile: steps that are traced, see `train`; of each split, where there are several.
 
     Returns:
         The scores, as in `eval/metrics.json`.
@@ -92,11 +110,11 @@ def run(config: Config, workdir: Path, mode: Mode = "train_and_evaluate") -> dic
     validate(config)
     with hold(workdir):
         if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
-            return run_splits(config, workdir, mode, splits)
-        return run_one(config, workdir, mode)
+            return run_splits(config, workdir, mode, splits, profile)
+        return run_one(config, workdir, mode, profile)
 
 
-def run_one(config: Config, workdir: Path, mode: Mode) -> dict[str, Any]:
+def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[str, Any]:
     """A run over one split of the data, in a folder that is held."""
     distributed.agree(setup(config), "the start")
     source, mesh = open_source(config.data), sharding.make_mesh()
@@ -127,7 +145,9 @@ def run_one(config: Config, workdir: Path, mode: Mode) -> dict[str, Any]:
         claim_workdir(config, workdir, fingerprint, source.data.num_ids, started)
     distributed.require_shared(workdir / "config.json")
     if trains:
-        state = train(config, workdir, source, mesh, lambda variables: evaluate(variables).scores)
+        state = train(
+            config, workdir, source, mesh, lambda variables: evaluate(variables).scores, profile
+        )
     else:
         if not started:
             print(f"no checkpoint in {workdir}: scoring the network as it starts", flush=True)
@@ -254,7 +274,9 @@ def lend_training(base: Path, folder: Path) -> None:
         distributed.require_shared(to / FOLDER)
 
 
-def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[str, Any]:
+def run_splits(
+    config: Config, workdir: Path, mode: Mode, splits: int, profile: range
+) -> dict[str, Any]:
     """A run for each split of the data set, in `workdir/split0`, ...; the scores are their mean."""
     scores = []
     for split in range(splits):
@@ -263,7 +285,7 @@ def run_splits(config: Config, workdir: Path, mode: Mode, splits: int) -> dict[s
         data = dataclasses.replace(config.data, split=split, cache=cache)
         # The paper's figures are of all splits.
         one = dataclasses.replace(config, data=data, paper={}, paper_source="")
-        scores.append(run(one, workdir / f"split{split}", mode))
+        scores.append(run(one, workdir / f"split{split}", mode, profile))
     return write_mean(workdir, config, scores)
 
 
@@ -352,6 +374,23 @@ def report_errors(command: Callable[[], object]) -> int:
     return 0
 
 
+def profiled_steps(text: str | None, mode: Mode) -> range:
+    """The steps that `--profile` names; none without it.
+
+    Raises:
+        UserError: it is not written FIRST:COUNT, or there is no training to trace.
+    """
+    if text is None:
+        return range(0)
+    found = re.fullmatch(r"(\d+):([1-9]\d*)", text)
+    if not found:
+        raise UserError(f"--profile={text}: expected FIRST:COUNT, as in 10:5")
+    if mode != "train_and_evaluate":
+        raise UserError(f"--profile={text}: --mode={mode} does not train")
+    first, count = map(int, found.groups())
+    return range(first, first + count)
+
+
 def main(argv: list[str]) -> None:
     """The command."""
 
@@ -363,12 +402,15 @@ def main(argv: list[str]) -> None:
         flag, config = flags.FLAGS["config"], _CONFIG.value
         name, _, variant = config_flags.get_config_filename(flag).partition(":")
         number = variant.removeprefix("table")
+        profile = profiled_steps(_PROFILE.value, mode)
         if variant.startswith("table") and number in tables_of(load_variants(name)):
             keys = config_flags.get_override_values(flag)
             changes = {key: operator.attrgetter(key)(config) for key in keys}
+            if profile:
+                raise UserError(f"--profile={_PROFILE.value}: expected one row, not a whole table")
             run_table(name, number, changes, workdir, mode)
         else:
-            run(config, workdir, mode)
+            run(config, workdir, mode, profile)
 
     logging.getLogger("jax").setLevel(logging.WARNING)  # It tells which accelerators are not here.
     # Outside the training loop there is nothing to save, and either ends the process.

@@ -38,6 +38,7 @@ def train(
     source: Source,
     mesh: Mesh,
     evaluate: Callable[[Variables], dict[str, Any]],
+    profile: range = range(0),
 ) -> TrainState:
     """Trains to the end, from the newest checkpoint in `workdir` or from the start.
 
@@ -49,10 +50,13 @@ def train(
         source: of images.
         mesh: of the devices.
         evaluate: `variables -> scores`, called every `config.eval.every` steps.
+        profile: steps, counted from where this call begins, that `jax.profiler` traces into
+            `workdir/profile`.
 
     Raises:
-        UserError: the data cannot fill a batch; or an image cannot be read, or the loss is no
-            longer finite, and the state of the last good step has been saved; or the disk is full.
+        UserError: there are not as many steps to profile; the data cannot fill a batch; or an
+            image cannot be read, or the loss is no longer finite, and the state of the last good
+            step has been saved; or the disk is full.
         Interrupted: a signal came, here or in another process; the state has been saved.
     """
     data, index = config.data, source.data.train
@@ -84,6 +88,12 @@ def train(
         if first:
             print(f"resumed from step {first} of {total}", flush=True)
         steps = range(first, total)
+        if profile.stop > len(steps):
+            raise UserError(
+                f"--profile={profile.start}:{len(profile)}: {len(steps)} steps are left to train"
+            )
+        traced = steps[profile.start : profile.stop]
+        trace = stack.enter_context(ExitStack())
         if data.cache is None or not steps:
             images = source.images("train", map(own_rows, steps), data.load_size)
         else:
@@ -104,6 +114,8 @@ def train(
                 raise UserError(_not_finite(metrics, step, plan, source, schedule))
 
         for step in steps:
+            if step in traced[:1]:
+                trace.enter_context(jax.profiler.trace(str(workdir / "profile")))
             first_frames = _first_frames(own_rows(step))
             labels = index.pids[first_frames], index.camids[first_frames]
             joints = source.bodies and source.bodies.at("train", first_frames, data.load_size)
@@ -125,6 +137,10 @@ def train(
             if previous is not None:
                 require_finite(previous, step - 1)
             previous, done = metrics, step + 1
+            if step in traced[-1:]:
+                jax.block_until_ready(state)
+                trace.close()
+                print(f"profile: {workdir / 'profile'}", flush=True)
             log.advance(done)
             logs = done % config.train.log_every == 0 or done == total
             scoring = config.eval.every and done % config.eval.every == 0 and done < total

@@ -15,7 +15,7 @@ from PIL import Image
 from jaxreid import report
 from jaxreid.checkpoint import load_variables
 from jaxreid.errors import UserError
-from jaxreid.main import run
+from jaxreid.main import profiled_steps, run
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = (
@@ -243,3 +243,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(market, tmp_path):
         for folder in (tmp_path / "whole", workdir)
     )
     assert a == b
+
+
+def test_the_steps_of_a_profile():
+    assert profiled_steps("10:5", "train_and_evaluate") == range(10, 15)
+    assert not profiled_steps(None, "evaluate")
+    for text in ("10", "10:0", "a:b", "-1:2", "1:2:3"):
+        with pytest.raises(UserError, match=rf"--profile={text}: expected FIRST:COUNT"):
+            profiled_steps(text, "train_and_evaluate")
+    with pytest.raises(UserError, match=r"--profile=1:2: --mode=evaluate does not train"):
+        profiled_steps("1:2", "evaluate")

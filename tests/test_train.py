@@ -17,9 +17,10 @@ from jaxreid.logs import read_metrics
 from jaxreid.train import init_state, make_optimizer, train
 
 
-def run(config, workdir, devices=1, evaluate=None):
+def run(config, workdir, devices=1, evaluate=None, **more):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    state = train(config, workdir, open_source(config.data), mesh, evaluate or (lambda _: {}))
+    source = open_source(config.data)
+    state = train(config, workdir, source, mesh, evaluate or (lambda _: {}), **more)
     return jax.device_get(state)
 
 
@@ -274,3 +275,14 @@ def test_new_layers_and_biases_have_their_own_rates_and_biases_do_not_decay():
         "head": {"lstm": {"kernel": -3.0, "bias": -2.0}},
     }
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, want)
+
+
+def test_steps_can_be_profiled(tiny, tmp_path, capsys):
+    config = tiny()
+    config.train.steps = 3
+    with pytest.raises(UserError, match=r"--profile=2:2: 3 steps are left to train"):
+        run(config, tmp_path, profile=range(2, 4))
+    state = run(config, tmp_path / "traced", profile=range(1, 3))
+    assert state.step == 3
+    assert list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))
+    assert f"profile: {tmp_path / 'traced' / 'profile'}" in capsys.readouterr().out
