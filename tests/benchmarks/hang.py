@@ -1,0 +1,6 @@
+import time
+
+
+def run(figures):
+    figures.add("before", 1)
+    time.sleep(600)
