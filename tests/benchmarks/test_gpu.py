@@ -25,7 +25,12 @@ def examine(out, *options):
     )
 
 
-@pytest.mark.parametrize("name", PHASES)
+SLOW = ("truth", "step", "run", "exact", "profile")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PHASES]
+)
 def test_every_phase_runs_at_tiny_sizes(name, tmp_path):
     done = examine(tmp_path, f"--only={name}")
     assert done.returncode == 0, (tmp_path / "gpu.log").read_text()
