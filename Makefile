@@ -8,6 +8,7 @@
 # driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
 # `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
 #
+#   make gpu PYTHON=python3.12 VENV=.venvgpu    the examination on a GPU, at tiny sizes on the CPU
 #   make lint    formatting, style and types
 #   make bench   the figures of benchmarks/RESULTS.md that need no accelerator
 
@@ -19,7 +20,7 @@ WORKERS ?= 2
 PYTEST ?=
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-video test parity browser docs schema lint bench clean
+.PHONY: demo demo-video test parity browser docs schema gpu lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -49,6 +50,13 @@ docs: $(READY)
 schema: $(READY)
 	$(BIN)/uvx --quiet kubernetes-validate --strict launch/kubernetes.yaml
 
+# The examination on a GPU, at tiny sizes and on the stack of a GPU machine without TensorFlow.
+gpu:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c benchmarks/gpu/constraints.txt -e . pytest
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.gpu --tiny --minutes=20 --out=build/gpu
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,4 +83,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv311 .venv312 runs/demo runs/demo_video runs/synthetic runs/synthetic_video
+	rm -rf .venv .venv311 .venv312 .venvgpu runs/demo runs/demo_video runs/synthetic runs/synthetic_video

@@ -9,6 +9,7 @@ share is of the matrix unit's dense peak, where the device is known.
 """
 
 import argparse
+import contextlib
 import math
 import statistics
 import time
@@ -102,8 +103,15 @@ class Measured(NamedTuple):
         return math.prod(self.shape[:-3])
 
 
-def measure(config: Config, persons: int, steps: int) -> Measured:
-    """Times the step of a config on random images, after one that is not timed."""
+def measure(config: Config, persons: int, steps: int, trace: str | None = None) -> Measured:
+    """Times the step of a config on random images, after one that is not timed.
+
+    Args:
+        config: whose batch and precision are taken.
+        persons: of the classifier.
+        steps: that are timed.
+        trace: a folder that takes `jax.profiler`'s trace of them.
+    """
     data, mesh = config.data, sharding.make_mesh()
     model = config.model.make(persons, dtype=PRECISIONS[config.train.precision])
     optimizer, _ = make_optimizer(config.optim, 100)
@@ -124,18 +132,21 @@ def measure(config: Config, persons: int, steps: int) -> Measured:
     train_step: Any = make_train_step(config, model, optimizer, mesh)
     step = train_step.lower(state, batch, True).compile()
     compile_seconds = time.perf_counter() - start
+    state, metrics = step(state, batch, True)
+    jax.block_until_ready(metrics)
     seconds = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        state, metrics = step(state, batch, True)
-        jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - start)
+    with jax.profiler.trace(trace) if trace else contextlib.nullcontext():
+        for _ in range(steps):
+            start = time.perf_counter()
+            state, metrics = step(state, batch, True)
+            jax.block_until_ready(metrics)
+            seconds.append(time.perf_counter() - start)
     assert bool(metrics["finite"])
     planned = step.memory_analysis()
     return Measured(
         shape,
         compile_seconds,
-        seconds[1:],
+        seconds,
         step.cost_analysis()["flops"],
         planned.temp_size_in_bytes + planned.argument_size_in_bytes,
     )
