@@ -12,7 +12,6 @@ from benchmarks.dual_attention import sequences
 from benchmarks.gpu.figures import Figures, time_calls
 from jaxreid.ops import FeatureSequence, dual_attention_distmat
 
-
 WAYS = {
     "exact": (jnp.float32, None),
     "TF32_TF32_F32_X3": (jnp.float32, "TF32_TF32_F32_X3"),
@@ -53,7 +52,10 @@ def run(figures: Figures) -> None:
         with jax.default_matmul_precision(algorithm) if algorithm else nullcontext():
             try:
                 seconds = time_calls(whole, 3)
-            except ValueError as error:  # Not every device has every algorithm.
+            except (
+                ValueError,
+                jax.errors.JaxRuntimeError,
+            ) as error:  # Not every device has every algorithm.
                 figures.add(what, "not on this device", note=str(error).splitlines()[0])
                 continue
             found = np.asarray(rows(FeatureSequence(*(x[0] for x in a)), b), np.float64)
