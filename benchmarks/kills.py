@@ -26,8 +26,8 @@ import jax
 import numpy as np
 
 from jaxreid.checkpoint import has_checkpoint, load_variables
-from jaxreid.data.synthetic import Spec, write_market
 from jaxreid.logs import read_metrics
+from jaxreid.synthetic.images import Spec, write_market
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = (

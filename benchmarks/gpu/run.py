@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.gpu.figures import Figures
 from benchmarks.train_step import measure
 from jaxreid.config import load_config
-from jaxreid.data.synthetic import Spec, write_market
 from jaxreid.logs import read_metrics
+from jaxreid.synthetic.images import Spec, write_market
 
 TINY = (
     *("--config.model.dim=16", "--config.model.backbone_layers=1,1,1,1"),
