@@ -19,7 +19,7 @@ from PIL import Image
 
 from jaxreid import matching, sharding, trained
 from jaxreid.data import clips
-from jaxreid.data.decode import resize
+from jaxreid.data.decode import read_photo, resize
 from jaxreid.errors import UserError
 from jaxreid.extract import on_devices
 from jaxreid.search import items
@@ -299,9 +299,9 @@ class Extractor:
 
 def _pixels(number: int, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(picture, (str, Path)):
-        return items.read_photo(str(picture))
+        return read_photo(str(picture))
     if isinstance(picture, Image.Image):
-        return items.read_photo(picture, f"picture {number}")
+        return read_photo(picture, f"picture {number}")
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(
