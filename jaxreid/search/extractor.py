@@ -17,11 +17,12 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from jaxreid import matching, sharding, trained
+from jaxreid import sharding, trained
 from jaxreid.data import clips
 from jaxreid.data.decode import read_photo, resize
 from jaxreid.errors import UserError
-from jaxreid.extract import on_devices
+from jaxreid.extract import on_devices, pad
+from jaxreid.neighbours import NotFinite, find_nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
 from jaxreid.types import Batch, Features
@@ -32,8 +33,6 @@ Skip = Callable[[int, UserError], None]
 Picture = str | Path | Image.Image | np.ndarray
 """A photograph: its file, or its pixels, uint8 RGB `[h w 3]`."""
 
-# So many blocks of the gallery are on the devices at a time.
-_BLOCKS = 4
 # Raised when the same pictures would give other features.
 _VERSION = 1
 
@@ -169,28 +168,24 @@ class Extractor:
         query = self(query, "query") if isinstance(query, list) else query
         gallery = self(gallery) if isinstance(gallery, list) else gallery
         sizes = [self._size_of(feats) for feats in (query, gallery)]
-        indices = np.full((sizes[0], top), -1)
-        distances = np.full((sizes[0], top), np.inf, np.float32)
-        distance = jax.tree_util.Partial(self._model.distance, self._variables)
-        e, mesh = self.config.eval, self._mesh
-        # The gallery's features may be larger than a device's memory.
-        for start in range(0, sizes[1], _BLOCKS * e.gallery_block):
-            part = jax.tree.map(lambda x, s=start: x[s : s + _BLOCKS * e.gallery_block], gallery)
-            size = len(jax.tree.leaves(part)[0])
-            sides = (query, part, mesh, e.query_block, e.gallery_block)
-            for block in matching.distance_blocks(distance, *sides):
-                rows = block.queries
-                far = block.rows(np.arange(rows.stop - rows.start), size)
-                if np.isnan(far).any():
-                    raise UserError("a distance is not a number: the run's weights are not finite")
-                both = np.concatenate([distances[rows], far], axis=1)
-                which = np.concatenate(
-                    [indices[rows], np.broadcast_to(start + np.arange(size), far.shape)], axis=1
-                )
-                nearest = np.argsort(both, axis=1, kind="stable")[:, :top]
-                distances[rows] = np.take_along_axis(both, nearest, axis=1)
-                indices[rows] = np.take_along_axis(which, nearest, axis=1)
-        return indices, distances
+        e, num = self.config.eval, sizes[0]
+        if num > e.query_block:  # Blocks of one shape are compiled once.
+            query = pad(query, sharding.round_up(num, e.query_block))
+        try:
+            indices, distances = find_nearest(
+                jax.tree_util.Partial(self._model.distance, self._variables),
+                query,
+                gallery,
+                top,
+                mesh=self._mesh,
+                query_block=e.query_block,
+                gallery_block=-(-e.gallery_block // self._mesh.size),
+            )
+        except NotFinite:
+            raise UserError(
+                "a distance is not a number: the run's weights are not finite"
+            ) from None
+        return indices[:num], distances[:num]
 
     @cached_property
     def fingerprint(self) -> str:

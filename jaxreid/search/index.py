@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxreid.search.items import Item
 from jaxreid.types import Features
 
 FORMAT = "jaxreid gallery 1"
+SAVE_EVERY = 120  # seconds
 
 
 class Gallery(NamedTuple):
@@ -61,7 +63,7 @@ def open_gallery(
 
     An item in the index is known by where its files lie, their sizes, and when they were written.
     The index is made of the gallery as it is now, also if this is interrupted: then it holds what
-    has been computed.
+    has been computed; and if it is killed, what was there up to `SAVE_EVERY` seconds before.
 
     Args:
         extractor: computes them.
@@ -99,26 +101,34 @@ def open_gallery(
         skip(int(todo[number]), error)
         advance(1)
 
-    try:
-        pictures = [items[i] for i in todo]
-        for number, found in extractor.stream(pictures, "gallery", skipped):
-            for leaf, one in zip(jax.tree.leaves(features), jax.tree.leaves(found)):
-                leaf[todo[number]] = one
-            there[todo[number]] = True
-            advance(1)
-    finally:
+    def so_far() -> Gallery:
+        """What there is; the index is written where it would tell anything new."""
         which = np.flatnonzero(there)
-        if len(which) < len(items):
-            features = jax.tree.map(lambda x: x[which], features)
+        whole = len(which) == len(items)
         gallery = Gallery(
             [items[i] for i in which],
-            features,
+            features if whole else jax.tree.map(lambda x: x[which], features),
             kept=int(kept),
             computed=len(which) - int(kept),
             dropped=len(old.stamps) - int(kept),
         )
         if path is not None and len(which) and (gallery.computed or gallery.dropped):
             _write(path, extractor.fingerprint, gallery, [stamps[i] for i in which])
+        return gallery
+
+    saved = time.monotonic()
+    try:
+        pictures = [items[i] for i in todo]
+        for number, found in extractor.stream(pictures, "gallery", skipped):
+            for leaf, one in zip(jax.tree.leaves(features), jax.tree.leaves(found)):
+                leaf[todo[number]] = one
+            there[todo[number]] = True
+            if path is not None and time.monotonic() > saved + SAVE_EVERY:
+                so_far()
+                saved = time.monotonic()
+            advance(1)
+    finally:
+        gallery = so_far()
     return gallery
 
 

@@ -190,6 +190,16 @@ def test_vectors_that_are_not_finite(merge_on, bad):
             nearest(queries, gallery, 2, merge_on=merge_on, gallery_block=4)
 
 
+@pytest.mark.parametrize("merge_on", ["host", "device"])
+def test_one_distance_that_is_not_a_number(merge_on):
+    def distance(queries, gallery):
+        return pairwise_euclidean(queries, gallery).at[2, 3].set(jnp.nan)
+
+    vectors = np.ones((5, 3), np.float32)
+    with pytest.raises(UserError, match="not at a finite distance"):
+        nearest(vectors, vectors, 2, merge_on=merge_on, distance=distance)
+
+
 def test_what_nearest_will_not_take():
     vectors = np.ones((4, 3), np.float32)
     with pytest.raises(UserError, match="queries have 3 numbers each and gallery items 2; expect"):
