@@ -25,6 +25,10 @@ Distance = Callable[[Any, Any], Float[Array, "q g"]]
 MergeOn = Literal["host", "device"]
 T = TypeVar("T")
 
+Tiles = list[Features]
+Parts = Iterator[tuple[int, Features]]
+"""Blocks of the gallery on the device, each with the number of its first item."""
+
 # A block of distances takes 8 MiB, which a CPU's cache holds until it has been looked at.
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 2048
@@ -123,12 +127,12 @@ def find_nearest(
     if not tiles:
         return np.zeros((0, k), np.int64), np.zeros((0, k), np.float32)
 
-    def search(stretch: _Stretch, both: Any) -> list[UInt64[np.ndarray, "_ k"]]:
+    def search(stretch: _Stretch, there: tuple[Distance, Tiles]) -> list[UInt64[np.ndarray, "_ k"]]:
         parts = (
             (stretch.first + i * gallery_block, jax.device_put(part, stretch.device))
             for i, part in enumerate(blocks(stretch.items, stretch.size, gallery_block))
         )
-        return merge(*both, parts, k)
+        return merge(*there, parts, k)
 
     stretches = _divided(gallery, mesh, gallery_block, stay=merge_on == "device")
     # Not by the threads: arrays that are on all devices may not be taken apart by several at once.
@@ -163,11 +167,6 @@ def _divided(gallery: Features, mesh: Mesh, block: int, *, stay: bool) -> list[_
 
 
 # ------------------------------------------------------------------ merging, on one device
-
-
-Tiles = list[Features]
-Parts = Iterator[tuple[int, Features]]
-"""Blocks of the gallery on the device, each with the number of its first item."""
 
 
 def _on_device(

@@ -21,7 +21,7 @@ from jaxreid import sharding, trained
 from jaxreid.data import clips
 from jaxreid.data.decode import read_photo, resize
 from jaxreid.errors import UserError
-from jaxreid.extract import on_devices, pad
+from jaxreid.extract import mean_over_clips, on_devices, pad
 from jaxreid.neighbours import NotFinite, find_nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
@@ -140,7 +140,8 @@ class Extractor:
             if len(several) == 1:
                 yield number, several[0]
                 continue
-            mean = jax.tree.map(lambda *x: np.mean(x, axis=0, keepdims=True), *several)
+            total = jax.tree.map(lambda *x: np.sum(x, axis=0, keepdims=True), *several)
+            mean = mean_over_clips(total, np.array([len(several)]))
             if self._pool is not None:
                 mean = self._pool(self._variables, mean)
             yield number, jax.tree.map(lambda x: x[0], mean)
