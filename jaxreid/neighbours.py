@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, UInt64
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt64
 
 from jaxreid import sharding
 from jaxreid.errors import UserError
 from jaxreid.extract import blocks
+from jaxreid.ops.distance import pairwise_euclidean
+from jaxreid.storage import Stored, restore
 from jaxreid.types import Features
 
 Distance = Callable[[Any, Any], Float[Array, "q g"]]
@@ -71,13 +73,13 @@ class _Stretch(NamedTuple):
     items: Features
 
 
-def find_nearest(
-    distance: Distance,
+def nearest(
     queries: Features,
-    gallery: Features,
+    gallery: Features | Stored,
     k: int,
     *,
     mesh: Mesh | None = None,
+    distance: Distance = pairwise_euclidean,
     merge_on: MergeOn | None = None,
     query_block: int = QUERY_BLOCK,
     gallery_block: int = GALLERY_BLOCK,
@@ -90,13 +92,14 @@ def find_nearest(
     gallery on the host the blocks are the same for every number of devices.
 
     Args:
-        distance: `(queries, block of the gallery) -> "q g"` in float32, compiled; smaller is more
-            alike. Where it depends on arrays, a `jax.tree_util.Partial` of them.
-        queries: every leaf has the leading axis q.
-        gallery: every leaf has the leading axis g. What lies on the devices already stays there
-            for `merge_on="device"`, if it divides among them.
+        queries: vectors "q d", or features of any kind whose leaves have the leading axis q.
+        gallery: likewise; or vectors as `store` made them, restored to float32 a block at a time.
+            What lies on the devices already stays there for `merge_on="device"`, if it divides
+            among them.
         k: how many.
         mesh: the devices that the gallery is divided among, of one machine; all by default.
+        distance: `(queries, block of the gallery) -> "q g"`, compiled; smaller is more alike.
+            Where it depends on arrays, a `jax.tree_util.Partial` of them.
         merge_on: where a block's distances are compared with the nearest so far. `host`: on the
             CPU in NumPy, where only what is nearer than a query's k-th is sorted; XLA's top-k would
             cost more there than the product does. `device`: by `jax.lax.top_k`, and no distance
@@ -109,9 +112,19 @@ def find_nearest(
         fewer than k items, what is missing has index -1 and distance inf.
 
     Raises:
-        UserError: k or a block is not positive, or `merge_on` is neither.
+        UserError: the widths differ, k or a block is not positive, or `merge_on` is neither.
         NotFinite: a distance is not finite.
     """
+    queries = jax.tree.map(np.asarray, queries)
+    if isinstance(gallery, np.ndarray | Array):
+        gallery = Stored(gallery)
+    if isinstance(gallery, Stored):
+        distance = of_vectors(distance)
+        if queries.shape[1] != gallery.values.shape[1]:
+            raise UserError(
+                f"queries have {queries.shape[1]} numbers each and gallery items"
+                f" {gallery.values.shape[1]}; expected the same"
+            )
     for name, number in (("k", k), ("query_block", query_block), ("gallery_block", gallery_block)):
         if number < 1:
             raise UserError(f"{name} is {number}; expected 1 or more")
@@ -164,6 +177,17 @@ def _divided(gallery: Features, mesh: Mesh, block: int, *, stay: bool) -> list[_
         _Stretch(device, i, end - i, jax.tree.map(lambda x, i=i, end=end: x[i:end], gallery))
         for device, i, end in zip(mesh.devices.flat, ends, ends[1:])
     ]
+
+
+def of_vectors(distance: Distance) -> Distance:
+    """A distance between vectors and such as are kept. The same one is compiled once."""
+    return jax.tree_util.Partial(_restored, jax.tree_util.Partial(distance))
+
+
+def _restored(
+    distance: Distance, queries: Shaped[Array, "q d"], block: Stored
+) -> Float[Array, "q g"]:
+    return distance(queries.astype(jnp.float32), restore(block)).astype(jnp.float32)
 
 
 # ------------------------------------------------------------------ merging, on one device

@@ -22,7 +22,7 @@ from jaxreid.data import clips
 from jaxreid.data.decode import read_photo, resize
 from jaxreid.errors import UserError
 from jaxreid.extract import mean_over_clips, on_devices, pad
-from jaxreid.neighbours import NotFinite, find_nearest
+from jaxreid.neighbours import NotFinite, nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
 from jaxreid.types import Batch, Features
@@ -173,12 +173,12 @@ class Extractor:
         if num > e.query_block:  # Blocks of one shape are compiled once.
             query = pad(query, sharding.round_up(num, e.query_block))
         try:
-            indices, distances = find_nearest(
-                jax.tree_util.Partial(self._model.distance, self._variables),
+            indices, distances = nearest(
                 query,
                 gallery,
                 top,
                 mesh=self._mesh,
+                distance=jax.tree_util.Partial(self._model.distance, self._variables),
                 query_block=e.query_block,
                 gallery_block=-(-e.gallery_block // self._mesh.size),
             )

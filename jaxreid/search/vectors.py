@@ -1,67 +1,23 @@
-"""Exact search among features, their storage, and the way to FAISS for what is approximate.
+"""A gallery of vectors in a file and in FAISS, and what a smaller storage costs.
 
-`nearest` compares every query with every gallery item and keeps the k nearest, in blocks, so a
-gallery of a million vectors needs little memory beside its own. The gallery is divided among the
-devices of one machine; each finds its own k nearest, and these are merged. For more than a machine
-holds, or where approximate search will do, `to_faiss` makes an index of any of FAISS's kinds.
+`nearest` is exact. For more than a machine holds, or where approximate search will do, `to_faiss`
+makes an index of any of FAISS's kinds.
 """
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Float, Int
 
-from jaxreid import errors
 from jaxreid.errors import UserError
 from jaxreid.extract import blocks
 from jaxreid.metrics.ranking import evaluate_rank
-from jaxreid.neighbours import GALLERY_BLOCK, QUERY_BLOCK, Distance, MergeOn, find_nearest
+from jaxreid.neighbours import GALLERY_BLOCK, Distance, of_vectors
 from jaxreid.ops.distance import pairwise_euclidean
 from jaxreid.search import npz
-
-Storage = Literal["float32", "float16", "int8"]
-STORAGES: tuple[Storage, ...] = get_args(Storage)
-MAX_INT8 = 127  # -128 is left unused, so that a vector and its negative are stored alike.
-
-Vectors = Shaped[np.ndarray, "g d"] | Shaped[Array, "g d"]
-
-# How many items `store` converts, or an index is given, at once.
-PART = 65_536
-
-
-class Stored(NamedTuple):
-    """Vectors as they are kept.
-
-    An int8 vector has a scale of its own, its largest magnitude / 127. A scale for each dimension
-    would have to span the largest item of the whole gallery, so one odd item would coarsen all
-    others, and items that come later might not fit. Four bytes more for each item is the price.
-
-    Attributes:
-        values: float32, float16 or int8.
-        scales: of int8 values: the vector is `scales * values`. None for the others.
-    """
-
-    values: Shaped[Any, "g d"]
-    scales: Float[Any, " g"] | None = None
-
-    @property
-    def size(self) -> int:
-        """How many vectors."""
-        return self.values.shape[0]
-
-    def take(self, rows: slice | Int[np.ndarray, " n"]) -> "Stored":
-        """Some of the vectors."""
-        return Stored(*(part if part is None else part[rows] for part in self))
-
-    @property
-    def bytes_per_item(self) -> int:
-        """Of one vector and its scale."""
-        scale = 0 if self.scales is None else self.scales.dtype.itemsize
-        return self.values.shape[1] * self.values.dtype.itemsize + scale
+from jaxreid.storage import PART, STORAGES, Stored, Vectors, restore, store
 
 
 class Loss(NamedTuple):
@@ -78,112 +34,6 @@ class Loss(NamedTuple):
     bytes_per_item: int
     mean_ap: float
     lost: float
-
-
-def nearest(
-    queries: Shaped[np.ndarray, "q d"] | Shaped[Array, "q d"],
-    gallery: Vectors | Stored,
-    k: int,
-    *,
-    mesh: Mesh | None = None,
-    distance: Distance = pairwise_euclidean,
-    merge_on: MergeOn | None = None,
-    query_block: int = QUERY_BLOCK,
-    gallery_block: int = GALLERY_BLOCK,
-) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-    """The k nearest gallery items of each query, exactly: `find_nearest` among vectors.
-
-    Args:
-        queries: one vector in each row.
-        gallery: likewise, or as `store` made it; restored to float32 a block at a time.
-        k: how many.
-        mesh: see `jaxreid.neighbours.find_nearest`.
-        distance: `(queries, block of the gallery) -> "q g"`, compiled; smaller is more alike.
-        merge_on: see `jaxreid.neighbours.find_nearest`, and for what follows.
-        query_block: how many queries at a time.
-        gallery_block: how many gallery items of each device at a time.
-
-    Returns:
-        Indices into the gallery and the distances to them, nearest first, and the lower index
-        first among equal ones. Where the gallery has fewer than k items, what is missing has index
-        -1 and distance inf.
-
-    Raises:
-        UserError: the widths differ, k or a block is not positive, a vector is not finite, or
-            `merge_on` is neither.
-    """
-    gallery = gallery if isinstance(gallery, Stored) else Stored(gallery)
-    if queries.shape[1] != gallery.values.shape[1]:
-        raise UserError(
-            f"queries have {queries.shape[1]} numbers each and gallery items"
-            f" {gallery.values.shape[1]}; expected the same"
-        )
-    return find_nearest(
-        _of_stored(distance),
-        np.asarray(queries),
-        gallery,
-        k,
-        mesh=mesh,
-        merge_on=merge_on,
-        query_block=query_block,
-        gallery_block=gallery_block,
-    )
-
-
-def _of_stored(distance: Distance) -> Distance:
-    """A distance to vectors as they are kept. The same one is compiled once."""
-    return jax.tree_util.Partial(_to_stored, jax.tree_util.Partial(distance))
-
-
-def _to_stored(
-    distance: Distance, queries: Shaped[Array, "q d"], block: Stored
-) -> Float[Array, "q g"]:
-    return distance(queries.astype(jnp.float32), restore(block)).astype(jnp.float32)
-
-
-def store(features: Vectors, storage: Storage) -> Stored:
-    """Features in float32 (4 bytes a number), float16 (2) or int8 (1, and 4 for each item).
-
-    Args:
-        features: one vector in each row. float32 ones are not copied where they stay so.
-        storage: which. What it costs of mAP: `storage_loss`.
-
-    Raises:
-        UserError: there is no such storage, or the features do not fit it.
-    """
-    if storage not in STORAGES:
-        raise UserError(
-            f"storage is {storage!r}; expected {', '.join(STORAGES[:-1])} or {STORAGES[-1]}"
-            f"{errors.nearest(storage, STORAGES)}"
-        )
-    features = np.asarray(features)
-    as_is = storage == "float32"
-    values = features.astype(np.float32, copy=False) if as_is else np.empty(features.shape, storage)
-    scales = np.ones(len(features), np.float32) if storage == "int8" else None
-    limit = np.finfo(np.float16 if storage == "float16" else np.float32).max
-    for start in range(0, len(features), PART):
-        rows = slice(start, start + PART)
-        part = features[rows].astype(np.float32, copy=False)
-        # NaN is not below the limit either.
-        fits = np.abs(part).max(axis=1, initial=0) <= limit
-        if not fits.all():
-            raise UserError(
-                f"the features of item {start + np.argmin(fits)} are not all finite and within"
-                f" {limit:.5g} of zero; expected so for storage {storage}"
-            )
-        if storage == "float16":
-            values[rows] = part
-        elif scales is not None:
-            scale = np.abs(part).max(axis=1, initial=0) / MAX_INT8
-            scales[rows] = scale = np.where(scale > 0, scale, np.float32(1))
-            values[rows] = np.rint(part / scale[:, None]).clip(-MAX_INT8, MAX_INT8)
-    return Stored(values, scales)
-
-
-def restore(block: Stored) -> Float[Array, "g d"]:
-    """Vectors in float32, on the device."""
-    values = jnp.asarray(block.values).astype(jnp.float32)
-    return values if block.scales is None else values * jnp.asarray(block.scales)[:, None]
 
 
 def save(path: Path, stored: Stored) -> None:
@@ -254,7 +104,7 @@ def storage_loss(
     Raises:
         UserError: the features do not fit a storage.
     """
-    between = jax.jit(_of_stored(distance))
+    between = jax.jit(of_vectors(distance))
     losses: list[Loss] = []
     for storage in STORAGES:
         stored = store(gallery, storage)

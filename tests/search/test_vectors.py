@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxreid import sharding
+from jaxreid import storage as storage_module
 from jaxreid.errors import UserError
 from jaxreid.metrics import evaluate_rank
 from jaxreid.ops import pairwise_euclidean
 from jaxreid.search import (
+    STORAGES,
     Stored,
     load,
     nearest,
@@ -225,9 +227,9 @@ def test_storages_literally():
     assert store(features, "float32").bytes_per_item == 12
 
 
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_what_is_stored_comes_back(storage, monkeypatch):
-    monkeypatch.setattr(vectors, "PART", 7)
+    monkeypatch.setattr(storage_module, "PART", 7)
     rng = np.random.default_rng(3)
     features = rng.normal(size=(50, 8)).astype(np.float32) * 10.0 ** rng.integers(-3, 4, (50, 1))
     features = features.astype(np.float32)
@@ -239,7 +241,7 @@ def test_what_is_stored_comes_back(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("merge_on", ["host", "device"])
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_search_in_what_is_stored(storage, merge_on):
     rng = np.random.default_rng(4)
     queries, gallery = whole_numbers(rng, 4), whole_numbers(rng, 50, most=100)
@@ -263,7 +265,7 @@ def test_what_cannot_be_stored():
             store(features, storage)
 
 
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_files_hold_the_same(storage, tmp_path):
     features = np.random.default_rng(5).normal(size=(20, 4)).astype(np.float32)
     stored = store(features, storage)
@@ -373,7 +375,7 @@ def test_what_a_storage_costs(monkeypatch):
     assert abs(losses[2].lost) < 0.02
 
 
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_faiss_flat_is_the_same_search(storage, tmp_path):
     faiss = pytest.importorskip("faiss")
     rng = np.random.default_rng(7)
