@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Shaped
 
 from jaxreid.errors import UserError
 from jaxreid.search import npz
@@ -39,18 +38,6 @@ class Gallery(NamedTuple):
     dropped: int
 
 
-class _Kept(NamedTuple):
-    """What an index holds.
-
-    Attributes:
-        stamps: of each item.
-        features: of each item.
-    """
-
-    stamps: list[str]
-    features: Features
-
-
 def open_gallery(
     extractor: Extractor,
     items: list[Item],
@@ -77,22 +64,20 @@ def open_gallery(
             be read.
     """
     stamps = [_stamp(item) for item in items]
-    old = _Kept([], None)
-    if path is not None and path.exists():
-        old = _read(path, extractor)
-    if old.stamps == stamps:
+    known, before = _read(path, extractor) if path is not None and path.exists() else ([], None)
+    if known == stamps:
         advance(len(items))
-        return Gallery(items, old.features, len(items), 0, 0)
+        return Gallery(items, before, len(items), 0, 0)
     # In the items' own order: it plays no part what came when.
     features = jax.tree.map(lambda x: np.empty((len(items), *x.shape), x.dtype), extractor.shapes)
-    rows = {stamp: row for row, stamp in enumerate(old.stamps)}
+    rows = {stamp: row for row, stamp in enumerate(known)}
     there = np.array([stamp in rows for stamp in stamps])
     kept, todo = there.sum(), np.flatnonzero(~there)
     if kept:
         those = [rows[stamp] for stamp in stamps if stamp in rows]
-        for leaf, before in zip(jax.tree.leaves(features), jax.tree.leaves(old.features)):
-            leaf[there] = before[those]
-        old = old._replace(features=None)  # Of a large gallery, no more than is needed.
+        for leaf, old in zip(jax.tree.leaves(features), jax.tree.leaves(before)):
+            leaf[there] = old[those]
+        before = old = None  # Of a large gallery, no more than is needed.
         advance(int(kept))
 
     def skipped(number: int, error: UserError) -> None:
@@ -110,7 +95,7 @@ def open_gallery(
             features if whole else jax.tree.map(lambda x: x[which], features),
             kept=int(kept),
             computed=len(which) - int(kept),
-            dropped=len(old.stamps) - int(kept),
+            dropped=len(known) - int(kept),
         )
         if path is not None and len(which) and (gallery.computed or gallery.dropped):
             _write(path, extractor.fingerprint, gallery, [stamps[i] for i in which])
@@ -145,46 +130,40 @@ def _stamp(item: Item) -> str:
     return digest.hexdigest()[:32]
 
 
-def _leaves(features: Features) -> dict[str, Shaped[np.ndarray, "n ..."]]:
-    return {f"features{i}": leaf for i, leaf in enumerate(jax.tree.leaves(features))}
-
-
 def _write(path: Path, model: str, gallery: Gallery, stamps: list[str]) -> None:
+    leaves = enumerate(jax.tree.leaves(gallery.features))
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "model": np.array(model),
         "names": np.array([item.name for item in gallery.items], np.str_),
         "stamps": np.array(stamps, np.str_),
-        **_leaves(gallery.features),
+        **{f"features{i}": leaf for i, leaf in leaves},
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        npz.write(path, arrays)
     except OSError as error:
         raise UserError(f"{path}: cannot write the index ({error.strerror})") from None
+    npz.write(path, "the index", arrays)
 
 
-def _read(path: Path, extractor: Extractor) -> _Kept:
-    try:
-        with npz.opened(path) as arrays:
-            if "format" not in arrays or str(arrays["format"]) != FORMAT:
-                raise ValueError(f"it does not say that it is a {FORMAT!r}")
-            if str(arrays["model"]) != extractor.fingerprint:
-                raise UserError(
-                    f"{path}: an index of another network, or of another checkpoint; give another"
-                    " --index, or remove it"
-                )
-            stamps = list(map(str, arrays["stamps"]))
-            shapes, tree = jax.tree.flatten(extractor.shapes)
-            leaves = [arrays[f"features{i}"] for i in range(len(shapes))]
-            for leaf, expected in zip(leaves, shapes):
-                if (leaf.shape, leaf.dtype) != ((len(stamps), *expected.shape), expected.dtype):
-                    raise ValueError(f"features of {leaf.dtype} and shape {leaf.shape}")
-        return _Kept(stamps, jax.tree.unflatten(tree, leaves))
-    except UserError:
-        raise
-    except Exception as error:  # NumPy, zipfile and zlib raise many kinds.
-        raise UserError(
-            f"{path}: not a gallery's index, or damaged ({npz.reason(error)}); remove it, or give"
-            " another --index"
-        ) from None
+def _read(path: Path, extractor: Extractor) -> tuple[list[str], Features]:
+    """The stamps of the items, and their features."""
+
+    def parse(arrays: Any) -> tuple[list[str], Features]:
+        if "format" not in arrays or str(arrays["format"]) != FORMAT:
+            raise ValueError(f"it does not say that it is a {FORMAT!r}")
+        if str(arrays["model"]) != extractor.fingerprint:
+            raise UserError(
+                f"{path}: an index of another network, or of another checkpoint; give another"
+                " --index, or remove it"
+            )
+        stamps = list(map(str, arrays["stamps"]))
+        shapes, tree = jax.tree.flatten(extractor.shapes)
+        leaves = [arrays[f"features{i}"] for i in range(len(shapes))]
+        for leaf, expected in zip(leaves, shapes):
+            if (leaf.shape, leaf.dtype) != ((len(stamps), *expected.shape), expected.dtype):
+                raise ValueError(f"features of {leaf.dtype} and shape {leaf.shape}")
+        return stamps, jax.tree.unflatten(tree, leaves)
+
+    expected = "not a gallery's index, or damaged ({}); remove it, or give another --index"
+    return npz.read(path, parse, expected)

@@ -2,51 +2,57 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxreid.errors import UserError
 
-def write(path: Path, arrays: Mapping[str, Any]) -> None:
+T = TypeVar("T")
+
+
+def write(path: Path, what: str, arrays: Mapping[str, Any]) -> None:
     """Writes it, not compressed.
 
     Raises:
-        OSError: nothing can be written there; what was there before stays.
+        UserError: nothing can be written there, of `what`; what was there before stays.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
             np.savez(file, **arrays)
         draft.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write {what} ({error.strerror})") from None
     finally:
         with suppress(OSError):  # Mostly it is not there.
             draft.unlink()
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """What `write` wrote, as `numpy.load` gives it.
+def read(path: Path, parse: Callable[[Any], T], expected: str) -> T:
+    """What `write` wrote. Nothing in the file is run, and it is not larger in memory.
 
-    Nothing in the file is run, and it is not larger in memory.
+    Args:
+        path: of the file.
+        parse: is given the arrays, as `numpy.load` does; raises `ValueError` where they do not fit.
+        expected: what to say of a file that is not such a one, with `{}` for why.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not an `.npz`, or it is compressed. NumPy, zipfile and zlib raise many
-            other kinds where it is damaged.
+        UserError: it cannot be read, it is not an `.npz`, it is compressed, or it does not fit.
     """
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is not an .npz")
-    with np.load(path, allow_pickle=False) as arrays:
-        if sum(member.file_size for member in arrays.zip.infolist()) > path.stat().st_size:
-            raise ValueError("its arrays are compressed")
-        yield arrays
-
-
-def reason(error: Exception) -> str:
-    """Why a file could not be read, on one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is not an .npz")
+        with np.load(path, allow_pickle=False) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > path.stat().st_size:
+                raise ValueError("its arrays are compressed")
+            return parse(arrays)
+    except UserError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"{path}: {expected.format(' '.join(reason.split()))}") from None

@@ -43,10 +43,7 @@ def save(path: Path, stored: Stored) -> None:
         UserError: nothing can be written there.
     """
     arrays = {name: part for name, part in stored._asdict().items() if part is not None}
-    try:
-        npz.write(path, arrays)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the features ({error.strerror})") from None
+    npz.write(path, "the features", arrays)
 
 
 def load(path: Path) -> Stored:
@@ -55,27 +52,25 @@ def load(path: Path) -> Stored:
     Raises:
         UserError: the file is missing, damaged, or another's.
     """
-    try:
-        with npz.opened(path) as arrays:
-            names = set(arrays.files)
-            if not {"values"} <= names <= set(Stored._fields):
-                raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
-            stored = Stored(*(arrays[name] for name in Stored._fields if name in names))
-        values, scales = stored
-        if values.ndim != 2 or values.dtype not in STORAGES:
-            raise ValueError(f"its values are {values.dtype} of shape {values.shape}")
-        if (scales is not None) != (values.dtype == np.int8):
-            raise ValueError("scales belong to int8 values, and only to those")
-        if scales is not None and (scales.dtype, scales.shape) != (np.float32, values.shape[:1]):
-            raise ValueError(f"its scales are {scales.dtype} of shape {scales.shape}")
-        if scales is not None and not np.all((scales > 0) & np.isfinite(scales)):
-            raise ValueError("a scale is not a positive number")
-        return stored
-    except Exception as error:  # NumPy, zipfile and zlib raise many kinds.
-        raise UserError(
-            f"{path}: expected stored features, as jaxreid.search.save writes them"
-            f" ({npz.reason(error)})"
-        ) from None
+    expected = "expected stored features, as jaxreid.search.save writes them ({})"
+    return npz.read(path, _parse, expected)
+
+
+def _parse(arrays: Any) -> Stored:
+    names = set(arrays.files)
+    if not {"values"} <= names <= set(Stored._fields):
+        raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
+    values = arrays["values"]
+    scales = arrays["scales"] if "scales" in names else None
+    if values.ndim != 2 or values.dtype not in STORAGES:
+        raise ValueError(f"its values are {values.dtype} of shape {values.shape}")
+    if (scales is not None) != (values.dtype == np.int8):
+        raise ValueError("scales belong to int8 values, and only to those")
+    if scales is not None and (scales.dtype, scales.shape) != (np.float32, values.shape[:1]):
+        raise ValueError(f"its scales are {scales.dtype} of shape {scales.shape}")
+    if scales is not None and not np.all((scales > 0) & np.isfinite(scales)):
+        raise ValueError("a scale is not a positive number")
+    return Stored(values, scales)
 
 
 def storage_loss(
