@@ -1,11 +1,13 @@
-"""Vectors of a gallery, kept in float32, float16 or int8."""
+"""Vectors of a gallery, kept in float32, float16 or int8, in memory and in files."""
 
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from jaxreid import npz
 from jaxreid.errors import UserError, nearest
 
 Storage = Literal["float32", "float16", "int8"]
@@ -92,3 +94,40 @@ def restore(block: Stored) -> Float[Array, "g d"]:
     """Vectors in float32, on the device."""
     values = jnp.asarray(block.values).astype(jnp.float32)
     return values if block.scales is None else values * jnp.asarray(block.scales)[:, None]
+
+
+def save(path: Path, stored: Stored) -> None:
+    """Writes one `.npz`, not compressed: `values`, and `scales` where there are any.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    arrays = {name: part for name, part in stored._asdict().items() if part is not None}
+    npz.write(path, "the features", arrays)
+
+
+def load(path: Path) -> Stored:
+    """Reads what `save` wrote. Nothing in the file is run, and it is not larger in memory.
+
+    Raises:
+        UserError: the file is missing, damaged, or another's.
+    """
+    expected = "expected stored features, as jaxreid.search.save writes them ({})"
+    return npz.read(path, _parse, expected)
+
+
+def _parse(arrays: Any) -> Stored:
+    names = set(arrays.files)
+    if not {"values"} <= names <= set(Stored._fields):
+        raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
+    values = arrays["values"]
+    scales = arrays["scales"] if "scales" in names else None
+    if values.ndim != 2 or values.dtype not in STORAGES:
+        raise ValueError(f"its values are {values.dtype} of shape {values.shape}")
+    if (scales is not None) != (values.dtype == np.int8):
+        raise ValueError("scales belong to int8 values, and only to those")
+    if scales is not None and (scales.dtype, scales.shape) != (np.float32, values.shape[:1]):
+        raise ValueError(f"its scales are {scales.dtype} of shape {scales.shape}")
+    if scales is not None and not np.all((scales > 0) & np.isfinite(scales)):
+        raise ValueError("a scale is not a positive number")
+    return Stored(values, scales)

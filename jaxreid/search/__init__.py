@@ -17,8 +17,8 @@ in 8 bits, and indices for approximate search.
 from jaxreid.neighbours import nearest
 from jaxreid.search.extractor import Extractor
 from jaxreid.search.items import Item, find
-from jaxreid.search.vectors import Loss, load, save, storage_loss, to_faiss
-from jaxreid.storage import STORAGES, Storage, Stored, restore, store
+from jaxreid.search.vectors import Loss, storage_loss, to_faiss
+from jaxreid.storage import STORAGES, Storage, Stored, load, restore, save, store
 
 __all__ = [
     "STORAGES",

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -221,26 +221,17 @@ class Extractor:
 
     def _by_clip(self, clips_of: Iterator[Clip]) -> Iterator[tuple[int, Features]]:
         """The features of every clip, and the number of its item."""
-        batch: list[Clip] = []
-        for clip in clips_of:
-            batch.append(clip)
-            if len(batch) == self._batch_size:
-                yield from self._compute(batch)
-                batch = []
-        if batch:
-            yield from self._compute(batch)
-
-    def _compute(self, batch: list[Clip]) -> Iterator[tuple[int, Features]]:
-        nobody = np.zeros(len(batch), np.int32)
-        joints = None
-        if self.config.data.joints is not None:
-            joints = np.zeros((len(batch), 18, 3), np.float32)  # None was found.
-        masks = [clip.mask for clip in batch if clip.mask is not None]
-        mask = np.stack(masks) if masks else None
-        images = np.stack([clip.images for clip in batch])
-        found = self._features(self._variables, Batch(images, nobody, nobody, mask, joints))
-        for i, clip in enumerate(batch):
-            yield clip.item, jax.tree.map(lambda x, i=i: x[i], found)
+        while batch := list(islice(clips_of, self._batch_size)):
+            nobody = np.zeros(len(batch), np.int32)
+            joints = None
+            if self.config.data.joints is not None:
+                joints = np.zeros((len(batch), 18, 3), np.float32)  # None was found.
+            masks = [clip.mask for clip in batch if clip.mask is not None]
+            mask = np.stack(masks) if masks else None
+            images = np.stack([clip.images for clip in batch])
+            found = self._features(self._variables, Batch(images, nobody, nobody, mask, joints))
+            for i, clip in enumerate(batch):
+                yield clip.item, jax.tree.map(lambda x, i=i: x[i], found)
 
     def _read_ahead(self, pictures: Iterable[Any], side: Side, skip: Skip | None) -> Iterator[Clip]:
         """The clips of all items in their order, read by threads."""

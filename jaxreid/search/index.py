@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxreid import npz
 from jaxreid.errors import UserError
-from jaxreid.search import npz
 from jaxreid.search.extractor import Extractor, Skip
 from jaxreid.search.items import Item
 from jaxreid.types import Features

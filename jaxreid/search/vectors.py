@@ -1,4 +1,4 @@
-"""A gallery of vectors in a file and in FAISS, and what a smaller storage costs.
+"""What a smaller storage of vectors costs, and the way to FAISS for what is approximate.
 
 `nearest` is exact. For more than a machine holds, or where approximate search will do, `to_faiss`
 makes an index of any of FAISS's kinds.
@@ -12,11 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxreid.errors import UserError
-from jaxreid.extract import blocks
-from jaxreid.metrics.ranking import evaluate_rank
+from jaxreid.matching import rank_features
 from jaxreid.neighbours import GALLERY_BLOCK, Distance, of_vectors
 from jaxreid.ops.distance import pairwise_euclidean
-from jaxreid.search import npz
 from jaxreid.storage import PART, STORAGES, Stored, Vectors, restore, store
 
 
@@ -34,43 +32,6 @@ class Loss(NamedTuple):
     bytes_per_item: int
     mean_ap: float
     lost: float
-
-
-def save(path: Path, stored: Stored) -> None:
-    """Writes one `.npz`, not compressed: `values`, and `scales` where there are any.
-
-    Raises:
-        UserError: nothing can be written there.
-    """
-    arrays = {name: part for name, part in stored._asdict().items() if part is not None}
-    npz.write(path, "the features", arrays)
-
-
-def load(path: Path) -> Stored:
-    """Reads what `save` wrote. Nothing in the file is run, and it is not larger in memory.
-
-    Raises:
-        UserError: the file is missing, damaged, or another's.
-    """
-    expected = "expected stored features, as jaxreid.search.save writes them ({})"
-    return npz.read(path, _parse, expected)
-
-
-def _parse(arrays: Any) -> Stored:
-    names = set(arrays.files)
-    if not {"values"} <= names <= set(Stored._fields):
-        raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
-    values = arrays["values"]
-    scales = arrays["scales"] if "scales" in names else None
-    if values.ndim != 2 or values.dtype not in STORAGES:
-        raise ValueError(f"its values are {values.dtype} of shape {values.shape}")
-    if (scales is not None) != (values.dtype == np.int8):
-        raise ValueError("scales belong to int8 values, and only to those")
-    if scales is not None and (scales.dtype, scales.shape) != (np.float32, values.shape[:1]):
-        raise ValueError(f"its scales are {scales.dtype} of shape {scales.shape}")
-    if scales is not None and not np.all((scales > 0) & np.isfinite(scales)):
-        raise ValueError("a scale is not a positive number")
-    return Stored(values, scales)
 
 
 def storage_loss(
@@ -99,16 +60,14 @@ def storage_loss(
     Raises:
         UserError: the features do not fit a storage.
     """
-    between = jax.jit(of_vectors(distance))
     losses: list[Loss] = []
     for storage in STORAGES:
         stored = store(gallery, storage)
-        columns = [
-            np.asarray(between(queries, block))
-            for block in blocks(stored, stored.size, GALLERY_BLOCK)
-        ]
-        distmat = np.concatenate(columns, axis=1)
-        mean_ap = evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids).mean_ap
+        labels = q_pids, g_pids, q_camids, g_camids
+        ranking = rank_features(
+            of_vectors(distance), queries, stored, *labels, gallery_block=GALLERY_BLOCK
+        )
+        mean_ap = ranking.mean_ap
         best = losses[0].mean_ap if losses else mean_ap
         losses.append(Loss(storage, stored.bytes_per_item, mean_ap, best - mean_ap))
     return losses
