@@ -29,8 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreid import sharding
-from jaxreid.search import vectors as search
+from jaxreid import neighbours, search, sharding
 
 PERSONS, IMAGES, SPREAD = 400, 6, 1.9
 
@@ -67,9 +66,10 @@ def main() -> None:
     kept: dict[str, search.Stored] = {
         storage: search.store(gallery, storage) for storage in search.STORAGES
     }
-    starts = range(0, args.gallery, search.GALLERY_BLOCK)
+    starts = range(0, args.gallery, neighbours.GALLERY_BLOCK)
     tiles = [
-        queries[i : i + search.QUERY_BLOCK] for i in range(0, args.queries, search.QUERY_BLOCK)
+        queries[i : i + neighbours.QUERY_BLOCK]
+        for i in range(0, args.queries, neighbours.QUERY_BLOCK)
     ]
 
     @jax.jit
@@ -79,10 +79,10 @@ def main() -> None:
     def product() -> None:
         waiting = []
         for start in starts:
-            block = jax.device_put(gallery[start : start + search.GALLERY_BLOCK])
+            block = jax.device_put(gallery[start : start + neighbours.GALLERY_BLOCK])
             for tile in tiles:
                 waiting.append(times(tile, block))
-                if len(waiting) > search.AHEAD:  # As many at a time as `nearest` has.
+                if len(waiting) > neighbours.AHEAD:  # As many at a time as `nearest` has.
                     jax.block_until_ready(waiting.pop(0))
         jax.block_until_ready(waiting)
 
@@ -94,7 +94,7 @@ def main() -> None:
         best = np.full((args.queries, args.k), np.inf, np.float32)
         which = np.full((args.queries, args.k), -1)
         for start in starts:
-            block = gallery[start : start + search.GALLERY_BLOCK]
+            block = gallery[start : start + neighbours.GALLERY_BLOCK]
             # The query's own norm changes no order.
             far = (block * block).sum(axis=1) - 2 * queries @ block.T
             columns = np.broadcast_to(start + np.arange(len(block)), far.shape)

@@ -93,9 +93,7 @@ def make_extractor(config: Config, model: ReidModel, mesh: Mesh) -> SplitExtract
             counts += np.bincount(of, minlength=size)
         if counts.max() == 1:
             return total
-        mean = jax.tree.map(
-            lambda x: x / counts.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype), total
-        )
+        mean = mean_over_clips(total, counts)
         return mean if pool is None else in_batches(pool, variables, mean, size)
 
     def frames(
@@ -150,6 +148,13 @@ def on_devices(
 def clips(config: Config, tracks: Tracklets, split: str, length: int | None = None) -> Clips:
     """The images or clips of a split that are scored."""
     return scored_clips(tracks, length or config.scored_clip_length, config.eval.clips, split)
+
+
+def mean_over_clips(total: Features, counts: Int[np.ndarray, " n"]) -> Features:
+    """The features of every item: the sum over its clips, by their number. Not yet pooled."""
+    return jax.tree.map(
+        lambda x: x / counts.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype), total
+    )
 
 
 def blocks(tree: Any, size: int, length: int) -> Iterator[Any]:

@@ -1,5 +1,6 @@
-"""Decoding with Pillow: for images in memory, for pictures, and to check files."""
+"""Decoding on the host: data sets' images, anyone's photographs and videos, and checks of files."""
 
+import importlib.util
 import io
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxreid.errors import UserError
+
+# Two minutes of one person. More is a recording that nobody has cut.
+MOST_FRAMES = 3000
+
+_PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # by Pillow's names
 
 # Files that wait for a thread at a time, each with 2 kB of bookkeeping; and how many to a report.
 _CHUNK = 5_000
@@ -46,13 +52,84 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
-    try:
+    name = "an image in memory" if isinstance(source, bytes) else source
+    with _named(name, "an image"):
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=("JPEG", "PNG")) as image:
             yield image
-    except Exception as error:  # Pillow's decoders raise nearly every kind.
-        name = "an image in memory" if isinstance(source, bytes) else source
-        raise UserError(f"{name}: not an image that decodes ({error})") from None
+
+
+@contextmanager
+def _named(name: str | Path, kind: str) -> Iterator[None]:
+    """Turns what decoders raise, which is nearly every kind of error, into one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{name}: not {kind} that decodes ({reason})") from None
+
+
+def read_photo(photo: str | Image.Image, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of anyone's photograph, upright: a camera may say that it was held sideways.
+
+    Args:
+        photo: its file, a JPEG, PNG, WebP, BMP or TIFF; or an image of Pillow's.
+        name: for errors; that of the file by default.
+
+    Raises:
+        UserError: it does not decode, or to more than 8 bits a channel.
+    """
+    with _named(name or str(photo), "a photograph"):
+        if isinstance(photo, Image.Image):
+            return _upright(photo)
+        with Image.open(photo, formats=_PHOTOGRAPHS) as image:
+            return _upright(image)
+
+
+def _upright(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if image.mode.startswith(("I", "F")):  # Pillow would make all above 255 white.
+        raise ValueError(f"pixels of mode {image.mode}; expected 8 bits a channel")
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def read_video(file: str) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """The frames of a video, upright.
+
+    Raises:
+        UserError: it does not decode, it is too long, or the extra for videos is missing.
+    """
+    require_videos()
+    import av
+
+    number = 0
+    try:
+        with av.open(file) as container:
+            for number, frame in enumerate(container.decode(video=0), start=1):
+                check_length(file, number)
+                turns = round(frame.rotation / 90)
+                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    except (av.FFmpegError, IndexError, OSError) as error:
+        reason = getattr(error, "strerror", None) or "no video in it"
+        raise UserError(f"{file}: not a video that decodes ({reason})") from None
+    if not number:
+        raise UserError(f"{file}: a video without a frame")
+
+
+def check_length(name: str, frames: int) -> None:
+    """Raises `UserError` for more frames than a tracklet has."""
+    if frames > MOST_FRAMES:
+        raise UserError(
+            f"{name}: more than {MOST_FRAMES:,} frames; expected a tracklet, one person for a while"
+        )
+
+
+def require_videos() -> None:
+    """Raises `UserError` where PyAV is missing."""
+    if importlib.util.find_spec("av") is None:
+        raise UserError(
+            "videos need PyAV; install the extra 'video' (pip install 'jaxreid[video]'), or give"
+            " folders of frames"
+        )
 
 
 def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "i j 3"]:

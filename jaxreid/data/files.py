@@ -1,13 +1,15 @@
 """Where a data set lies, what is in its folders and files, and an index kept from last time."""
 
+import csv
 import hashlib
 import io
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -56,10 +58,61 @@ def entries(folder: Path) -> list[str]:
         return []
 
 
+def has_suffix(path: str, suffixes: tuple[str, ...]) -> bool:
+    """By the name alone; files with a leading dot are the system's own."""
+    return path.lower().endswith(suffixes) and not os.path.basename(path).startswith(".")
+
+
 def is_image(path: str) -> bool:
-    """By its suffix; files with a leading dot are the system's own."""
-    file = path.rpartition("/")[2]
-    return file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
+    """Whether a file may be in a data set, by its name."""
+    return has_suffix(path, IMAGE_SUFFIXES)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """What to sort names by, so that 2 comes before 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def frame_order(frame: int | None, path: str) -> Any:
+    """What to sort a tracklet's frames by: their numbers, and then the numbers in their paths."""
+    return frame or 0, natural(path), path
+
+
+def read_csv(
+    file: Path, check_header: Callable[[list[str]], None]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file in UTF-8: the place of each, for errors, and its fields by column.
+
+    Spaces around fields, and empty lines, play no part.
+
+    Args:
+        file: the CSV.
+        check_header: raises `UserError` where the columns do not fit.
+
+    Raises:
+        UserError: it cannot be read, it is not a CSV, or a row does not fit the header.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as lines:
+            reader = csv.reader(lines, skipinitialspace=True, strict=True)
+            header = [column.strip() for column in next(reader, [])]
+            check_header(header)
+            for fields in filter(None, reader):
+                where = f"{file} line {reader.line_num}"
+                if len(fields) != len(header):
+                    raise UserError(
+                        f"{where}: {len(fields)} fields, expected {len(header)}: "
+                        f"{', '.join(header)}"
+                    )
+                yield where, dict(zip(header, map(str.strip, fields)))
+    except OSError as error:
+        near = nearest(file.name, entries(file.parent))
+        raise UserError(f"{file}: {error.strerror}; expected a CSV{near}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{file}: not a CSV file in UTF-8 ({error}, after line {reader.line_num})"
+        ) from None
 
 
 def subfolders(folder: Path) -> list[os.DirEntry[str]]:

@@ -3,17 +3,26 @@
 A layout like Market-1501's is three folders of images whose names are the labels.
 """
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxreid.data import tables
-from jaxreid.data.files import entries, find_home, is_image, missing, subfolders
+from jaxreid.data.files import (
+    entries,
+    find_home,
+    frame_order,
+    has_suffix,
+    is_image,
+    missing,
+    read_csv,
+    subfolders,
+)
 from jaxreid.data.tables import DISTRACTOR, JUNK, SPLITS, Index, ReidData
 from jaxreid.errors import UserError, nearest
 
@@ -42,10 +51,10 @@ def _table(root: Path, rows: Sequence[_Row]) -> Index:
     )
 
 
-def _place(row: _Row) -> tuple[int, int, str]:
+def _place(row: _Row) -> Any:
     if row.tracklet is None:
-        return 0, 0, row.path
-    return row.tracklet, row.frame or 0, row.path
+        return row.path
+    return row.tracklet, frame_order(row.frame, row.path)
 
 
 def _item(row: _Row) -> int | str:
@@ -222,8 +231,13 @@ def csv_file(file: Path) -> ReidData:
     rows: dict[str, list[_Row]] = {split: [] for split in SPLITS}
     seen: set[tuple[str, str]] = set()
     owner: dict[tuple[str, int], tuple[int, int]] = {}  # of each tracklet
-    for line, fields in _csv_lines(file):
-        where = f"{file} line {line}"
+    if not file.is_file():
+        others = entries(file if file.is_dir() else file.parent)
+        raise UserError(
+            f"csv: {file} is not a file; expected a CSV with the columns {', '.join(_COLUMNS)}"
+            f"{nearest(file.name, [entry for entry in others if has_suffix(entry, ('.csv',))])}"
+        )
+    for where, fields in read_csv(file, partial(_check_header, file)):
         split = fields["split"]
         if split not in SPLITS:
             raise UserError(
@@ -255,35 +269,6 @@ def csv_file(file: Path) -> ReidData:
                 )
         rows[split].append(row)
     return _data("csv", file.parent, rows)
-
-
-def _csv_lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and fields by column, the header checked."""
-    if not file.is_file():
-        folder = file if file.is_dir() else file.parent
-        others = [entry for entry in entries(folder) if entry.lower().endswith(".csv")]
-        raise UserError(
-            f"csv: {file} is not a file; expected a CSV with the columns {', '.join(_COLUMNS)}"
-            f"{nearest(file.name, others)}"
-        )
-    with open(file, newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        try:
-            header = [column.strip() for column in next(reader, [])]
-            _check_header(file, header)
-            for fields in reader:
-                if not fields:
-                    continue
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"{file} line {reader.line_num}: {len(fields)} fields, expected "
-                        f"{len(header)}: {', '.join(header)}"
-                    )
-                yield reader.line_num, dict(zip(header, map(str.strip, fields)))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{file} after line {reader.line_num}: not a CSV file in UTF-8 ({error})"
-            ) from error
 
 
 def _check_header(file: Path, header: list[str]) -> None:

@@ -10,25 +10,15 @@ and in Python, with pictures as paths, as uint8 arrays, or as Pillow's images:
     gallery = reid([cv2_image[..., ::-1], "b.jpg", PIL.Image.open("c.jpg")])
     indices, distances = reid.rank(["photo.jpg"], gallery, top=20)
 
-The model's own distance decides. For vectors there is more in `vectors`: the exact nearest of a
-million, storage in 8 bits, and indices for approximate search.
+The model's own distance decides. For vectors there is more: the exact nearest of a million, storage
+in 8 bits, and indices for approximate search.
 """
 
+from jaxreid.neighbours import nearest
 from jaxreid.search.extractor import Extractor
 from jaxreid.search.items import Item, find
-from jaxreid.search.vectors import (
-    STORAGES,
-    Loss,
-    Storage,
-    Stored,
-    load,
-    nearest,
-    restore,
-    save,
-    storage_loss,
-    store,
-    to_faiss,
-)
+from jaxreid.search.vectors import Loss, storage_loss, to_faiss
+from jaxreid.storage import STORAGES, Storage, Stored, load, restore, save, store
 
 __all__ = [
     "STORAGES",

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +17,12 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from jaxreid import matching, sharding, trained
+from jaxreid import sharding, trained
 from jaxreid.data import clips
-from jaxreid.data.decode import resize
+from jaxreid.data.decode import read_photo, resize
 from jaxreid.errors import UserError
-from jaxreid.extract import on_devices
+from jaxreid.extract import mean_over_clips, on_devices, pad
+from jaxreid.neighbours import NotFinite, nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
 from jaxreid.types import Batch, Features
@@ -32,8 +33,6 @@ Skip = Callable[[int, UserError], None]
 Picture = str | Path | Image.Image | np.ndarray
 """A photograph: its file, or its pixels, uint8 RGB `[h w 3]`."""
 
-# So many blocks of the gallery are on the devices at a time.
-_BLOCKS = 4
 # Raised when the same pictures would give other features.
 _VERSION = 1
 
@@ -141,7 +140,8 @@ class Extractor:
             if len(several) == 1:
                 yield number, several[0]
                 continue
-            mean = jax.tree.map(lambda *x: np.mean(x, axis=0, keepdims=True), *several)
+            total = jax.tree.map(lambda *x: np.sum(x, axis=0, keepdims=True), *several)
+            mean = mean_over_clips(total, np.array([len(several)]))
             if self._pool is not None:
                 mean = self._pool(self._variables, mean)
             yield number, jax.tree.map(lambda x: x[0], mean)
@@ -169,28 +169,24 @@ class Extractor:
         query = self(query, "query") if isinstance(query, list) else query
         gallery = self(gallery) if isinstance(gallery, list) else gallery
         sizes = [self._size_of(feats) for feats in (query, gallery)]
-        indices = np.full((sizes[0], top), -1)
-        distances = np.full((sizes[0], top), np.inf, np.float32)
-        distance = jax.tree_util.Partial(self._model.distance, self._variables)
-        e, mesh = self.config.eval, self._mesh
-        # The gallery's features may be larger than a device's memory.
-        for start in range(0, sizes[1], _BLOCKS * e.gallery_block):
-            part = jax.tree.map(lambda x, s=start: x[s : s + _BLOCKS * e.gallery_block], gallery)
-            size = len(jax.tree.leaves(part)[0])
-            sides = (query, part, mesh, e.query_block, e.gallery_block)
-            for block in matching.distance_blocks(distance, *sides):
-                rows = block.queries
-                far = block.rows(np.arange(rows.stop - rows.start), size)
-                if np.isnan(far).any():
-                    raise UserError("a distance is not a number: the run's weights are not finite")
-                both = np.concatenate([distances[rows], far], axis=1)
-                which = np.concatenate(
-                    [indices[rows], np.broadcast_to(start + np.arange(size), far.shape)], axis=1
-                )
-                nearest = np.argsort(both, axis=1, kind="stable")[:, :top]
-                distances[rows] = np.take_along_axis(both, nearest, axis=1)
-                indices[rows] = np.take_along_axis(which, nearest, axis=1)
-        return indices, distances
+        e, num = self.config.eval, sizes[0]
+        if num > e.query_block:  # Blocks of one shape are compiled once.
+            query = pad(query, sharding.round_up(num, e.query_block))
+        try:
+            indices, distances = nearest(
+                query,
+                gallery,
+                top,
+                mesh=self._mesh,
+                distance=jax.tree_util.Partial(self._model.distance, self._variables),
+                query_block=e.query_block,
+                gallery_block=-(-e.gallery_block // self._mesh.size),
+            )
+        except NotFinite:
+            raise UserError(
+                "a distance is not a number: the run's weights are not finite"
+            ) from None
+        return indices[:num], distances[:num]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -225,26 +221,17 @@ class Extractor:
 
     def _by_clip(self, clips_of: Iterator[Clip]) -> Iterator[tuple[int, Features]]:
         """The features of every clip, and the number of its item."""
-        batch: list[Clip] = []
-        for clip in clips_of:
-            batch.append(clip)
-            if len(batch) == self._batch_size:
-                yield from self._compute(batch)
-                batch = []
-        if batch:
-            yield from self._compute(batch)
-
-    def _compute(self, batch: list[Clip]) -> Iterator[tuple[int, Features]]:
-        nobody = np.zeros(len(batch), np.int32)
-        joints = None
-        if self.config.data.joints is not None:
-            joints = np.zeros((len(batch), 18, 3), np.float32)  # None was found.
-        masks = [clip.mask for clip in batch if clip.mask is not None]
-        mask = np.stack(masks) if masks else None
-        images = np.stack([clip.images for clip in batch])
-        found = self._features(self._variables, Batch(images, nobody, nobody, mask, joints))
-        for i, clip in enumerate(batch):
-            yield clip.item, jax.tree.map(lambda x, i=i: x[i], found)
+        while batch := list(islice(clips_of, self._batch_size)):
+            nobody = np.zeros(len(batch), np.int32)
+            joints = None
+            if self.config.data.joints is not None:
+                joints = np.zeros((len(batch), 18, 3), np.float32)  # None was found.
+            masks = [clip.mask for clip in batch if clip.mask is not None]
+            mask = np.stack(masks) if masks else None
+            images = np.stack([clip.images for clip in batch])
+            found = self._features(self._variables, Batch(images, nobody, nobody, mask, joints))
+            for i, clip in enumerate(batch):
+                yield clip.item, jax.tree.map(lambda x, i=i: x[i], found)
 
     def _read_ahead(self, pictures: Iterable[Any], side: Side, skip: Skip | None) -> Iterator[Clip]:
         """The clips of all items in their order, read by threads."""
@@ -299,9 +286,9 @@ class Extractor:
 
 def _pixels(number: int, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(picture, (str, Path)):
-        return items.read_photo(str(picture))
+        return read_photo(str(picture))
     if isinstance(picture, Image.Image):
-        return items.read_photo(picture, f"picture {number}")
+        return read_photo(picture, f"picture {number}")
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(

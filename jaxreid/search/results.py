@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxreid import pages
+from jaxreid.data import decode
 from jaxreid.errors import UserError
 from jaxreid.report.pictures import Cell, decimals_of, plot_rows
-from jaxreid.search import items
-from jaxreid.search.items import Item
+from jaxreid.search.items import Item, is_video
 
 # What is shown of a large search; `ranked.csv` has all of it.
 TABLES, DRAWN, ACROSS, ON_PAGE = 10, 20, 10, 2000
@@ -108,12 +108,12 @@ def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> lis
 
 def _thumbnail(item: Item) -> UInt8[np.ndarray, "h w 3"]:
     """A picture of an item; of a tracklet, the frame in its middle."""
-    if items.is_video(item):
+    if is_video(item):
         # Read twice: all frames of a long one, in full size, may be more than there is memory for.
-        middle = sum(1 for _ in items.read_video(item.files[0])) // 2
-        pixels = next(islice(items.read_video(item.files[0]), middle, None))
+        middle = sum(1 for _ in decode.read_video(item.files[0])) // 2
+        pixels = next(islice(decode.read_video(item.files[0]), middle, None))
     else:
-        pixels = items.read_photo(item.files[len(item.files) // 2])
+        pixels = decode.read_photo(item.files[len(item.files) // 2])
     image = Image.fromarray(pixels)
     image.thumbnail((2 * _HEIGHT, _HEIGHT))
     return np.asarray(image)

@@ -146,7 +146,7 @@ def test_of_a_video_the_middle_frame_is_shown(monkeypatch):
             assert sum(each() is not None for each in given) <= 3  # Few are kept.
             yield frame
 
-    monkeypatch.setattr(results.items, "read_video", read_video)
+    monkeypatch.setattr(results.decode, "read_video", read_video)
     assert (results._thumbnail(Item("walk.mp4", ("walk.mp4",))) == 3).all()
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from jaxreid.errors import UserError
 from jaxreid.search import Extractor, find
+from jaxreid.search import index as gallery_index
 from jaxreid.search.index import open_gallery
 
 
@@ -128,6 +129,23 @@ def test_an_interrupted_search_keeps_what_it_has(of_photos, opened, photos, tmp_
     assert counts(gallery) == (3, 3, 0)
     assert computed == ["3.png", "4.png", "5.png"]
     assert_same(gallery.features, of_photos([item.name for item in gallery.items]))
+
+
+def test_a_killed_search_keeps_what_it_wrote(opened, photos, tmp_path, monkeypatch):
+    """The file is there, whole, while more is computed."""
+    index, kept = tmp_path / "gallery.npz", []
+    monkeypatch.setattr(gallery_index, "SAVE_EVERY", 0)
+
+    def advance(more):
+        kept.append(shutil.copy(index, tmp_path / f"{len(kept)}.npz"))
+
+    opened(index, advance=advance)
+    assert len(kept) == 6
+    for number, file in enumerate(kept, start=1):
+        gallery, computed = opened(file)
+        assert counts(gallery) == (number, 6 - number, 0)
+        assert computed == [f"{i}.png" for i in range(number, 6)]
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
 def test_an_index_of_another_network_is_refused(opened, photo_run, tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxreid.data import decode
 from jaxreid.errors import UserError
 from jaxreid.search import find, items
 
@@ -40,7 +41,7 @@ def test_photographs_in_folders(tree):
 
 
 def test_tracklets_in_folders(tree, monkeypatch):
-    monkeypatch.setattr(items, "_require_reader", lambda: None)
+    monkeypatch.setattr(decode, "require_videos", lambda: None)
     found = find([tree / "photos"], tracklets=True)
     frames = [
         (str(Path(item.name).relative_to(tree)), [Path(file).name for file in item.files])
@@ -83,7 +84,7 @@ def test_a_table_has_labels(tree):
 
 
 def test_a_table_of_tracklets(tree, monkeypatch):
-    monkeypatch.setattr(items, "_require_reader", lambda: None)
+    monkeypatch.setattr(decode, "require_videos", lambda: None)
     table = tree / "photos" / "walks.csv"
     table.write_text("path,who\na,7\nwalk.mp4,8\n")
     found = find([table], tracklets=True)
@@ -96,6 +97,10 @@ def test_a_table_of_tracklets(tree, monkeypatch):
     assert [item.name for item in found] == [f"{table}:x", f"{table}:y"]
     assert [Path(file).name for file in found[0].files] == ["b.jpg", "10.PNG", "9.webp"]
     assert found[0].labels == {"tracklet": "x", "who": "7"}
+    # Without a number for each, the numbers in the paths decide, as in a data set's CSV.
+    table.write_text("path,tracklet\na/10.PNG,x\nb.jpg,x\na/9.webp,x\n")
+    [walk] = find([table], tracklets=True)
+    assert [Path(file).name for file in walk.files] == ["9.webp", "10.PNG", "b.jpg"]
 
 
 def test_places_where_nothing_is(tree, monkeypatch):
@@ -118,8 +123,8 @@ def test_places_where_nothing_is(tree, monkeypatch):
     tables = [
         ("", "table.csv line 1: no column 'path' among none"),
         ("paht,pid\na,1\n", r"no column 'path' among paht, pid; did you mean 'paht'\?"),
-        ("path,pid\nb.jpg\n", "table.csv line 2: expected the fields path, pid"),
-        ("path,pid\nb.jpg,1,2\n", "table.csv line 2: expected the fields path, pid"),
+        ("path,pid\nb.jpg\n", "table.csv line 2: 1 fields, expected 2: path, pid"),
+        ("path,pid\nb.jpg,1,2\n", "table.csv line 2: 3 fields, expected 2: path, pid"),
         ("path,pid\n,1\n", "table.csv line 2: expected a path, not ''"),
         ("path\nb\0.jpg\n", r"table.csv line 2: expected a path, not 'b\\x00.jpg'"),
         ("path,pid\n", "table.csv: no photographs there"),
@@ -143,7 +148,7 @@ def test_pixels_of_more_than_eight_bits_are_not_cut_off(tmp_path):
     Image.fromarray(deep).save(tmp_path / "deep.png")
     for photo, name in ((str(tmp_path / "deep.png"), ""), (Image.fromarray(deep), "deep.png")):
         with pytest.raises(UserError, match=r"deep.png: .* mode I;16; expected 8 bits a channel"):
-            items.read_photo(photo, name)
+            decode.read_photo(photo, name)
 
 
 def test_frames_are_resized_and_counted(tmp_path, monkeypatch):
@@ -153,7 +158,7 @@ def test_frames_are_resized_and_counted(tmp_path, monkeypatch):
     frames = items.read(item, (8, 4))
     assert frames.shape == (2, 8, 4, 3)
     assert frames[:, 3, 2, 0].tolist() == [50, 200]
-    monkeypatch.setattr(items, "MOST_FRAMES", 1)
+    monkeypatch.setattr(decode, "MOST_FRAMES", 1)
     with pytest.raises(UserError, match="walk: more than 1 frames; expected a tracklet"):
         items.read(item, (8, 4))
 
@@ -179,16 +184,16 @@ def test_the_frames_of_a_video(tmp_path, monkeypatch):
     np.testing.assert_array_equal(items.read(item, (16, 32)), drawn)
     assert items.read(item, (8, 4)).shape == (4, 8, 4, 3)
     write_video(tmp_path / "phone.mov", drawn, turned=-90)
-    upright = list(items.read_video(str(tmp_path / "phone.mov")))
+    upright = list(decode.read_video(str(tmp_path / "phone.mov")))
     np.testing.assert_array_equal(upright, np.rot90(drawn, -1, axes=(1, 2)))
-    monkeypatch.setattr(items, "MOST_FRAMES", 3)
+    monkeypatch.setattr(decode, "MOST_FRAMES", 3)
     with pytest.raises(UserError, match=r"walk.mov: more than 3 frames"):
         items.read(item, (16, 32))
     (tmp_path / "cut.mkv").write_bytes(b"\x1a\x45\xdf\xa3 and so on")
     (tmp_path / "none.avi").write_text("no video")
     for name in ("cut.mkv", "none.avi", "not_there.mp4"):
         with pytest.raises(UserError, match=rf"{name}: not a video that decodes \("):
-            list(items.read_video(str(tmp_path / name)))
+            list(decode.read_video(str(tmp_path / name)))
 
 
 def test_videos_need_an_extra(tmp_path, monkeypatch):
@@ -198,4 +203,4 @@ def test_videos_need_an_extra(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message):
         find([tmp_path], tracklets=True)
     with pytest.raises(UserError, match=message):
-        list(items.read_video("walk.mp4"))
+        list(decode.read_video("walk.mp4"))

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxreid import sharding
+from jaxreid import storage as storage_module
 from jaxreid.errors import UserError
 from jaxreid.metrics import evaluate_rank
 from jaxreid.ops import pairwise_euclidean
 from jaxreid.search import (
+    STORAGES,
     Stored,
     load,
     nearest,
@@ -190,6 +192,16 @@ def test_vectors_that_are_not_finite(merge_on, bad):
             nearest(queries, gallery, 2, merge_on=merge_on, gallery_block=4)
 
 
+@pytest.mark.parametrize("merge_on", ["host", "device"])
+def test_one_distance_that_is_not_a_number(merge_on):
+    def distance(queries, gallery):
+        return pairwise_euclidean(queries, gallery).at[2, 3].set(jnp.nan)
+
+    vectors = np.ones((5, 3), np.float32)
+    with pytest.raises(UserError, match="not at a finite distance"):
+        nearest(vectors, vectors, 2, merge_on=merge_on, distance=distance)
+
+
 def test_what_nearest_will_not_take():
     vectors = np.ones((4, 3), np.float32)
     with pytest.raises(UserError, match="queries have 3 numbers each and gallery items 2; expect"):
@@ -215,9 +227,9 @@ def test_storages_literally():
     assert store(features, "float32").bytes_per_item == 12
 
 
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_what_is_stored_comes_back(storage, monkeypatch):
-    monkeypatch.setattr(vectors, "PART", 7)
+    monkeypatch.setattr(storage_module, "PART", 7)
     rng = np.random.default_rng(3)
     features = rng.normal(size=(50, 8)).astype(np.float32) * 10.0 ** rng.integers(-3, 4, (50, 1))
     features = features.astype(np.float32)
@@ -229,7 +241,7 @@ def test_what_is_stored_comes_back(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("merge_on", ["host", "device"])
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_search_in_what_is_stored(storage, merge_on):
     rng = np.random.default_rng(4)
     queries, gallery = whole_numbers(rng, 4), whole_numbers(rng, 50, most=100)
@@ -253,7 +265,7 @@ def test_what_cannot_be_stored():
             store(features, storage)
 
 
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_files_hold_the_same(storage, tmp_path):
     features = np.random.default_rng(5).normal(size=(20, 4)).astype(np.float32)
     stored = store(features, storage)
@@ -363,7 +375,7 @@ def test_what_a_storage_costs(monkeypatch):
     assert abs(losses[2].lost) < 0.02
 
 
-@pytest.mark.parametrize("storage", vectors.STORAGES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_faiss_flat_is_the_same_search(storage, tmp_path):
     faiss = pytest.importorskip("faiss")
     rng = np.random.default_rng(7)
