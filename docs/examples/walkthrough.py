@@ -22,7 +22,7 @@ from jaxreid.search import Extractor
 
 
 def walk(folder: Path) -> None:
-    """Draws, trains, scores, searches, and calls a few pure functions; all files go below `folder`."""
+    """Draws, trains, scores and searches below `folder`, and calls a few pure functions."""
     # 1. A data set: real JPEG files in Market-1501's layout.
     spec = Spec(
         num_train_ids=8,
