@@ -19,8 +19,8 @@ WORKERS ?= 2
 # What else pytest is told, as in PYTEST='-m "not slow"'.
 PYTEST ?=
 READY := $(VENV)/.ready
-SLOW := $(addprefix tests/,parity browser models backbones pretrained test_launch.py test_distributed.py \
-	test_survival.py test_package.py test_export.py test_main.py test_tables.py)
+SLOW := $(addprefix tests/,parity browser models backbones test_launch.py test_distributed.py test_survival.py \
+	test_package.py test_export.py test_main.py test_tables.py)
 
 .PHONY: demo demo-video test test-fast parity browser docs schema lint bench clean
 
