@@ -9,6 +9,7 @@
 # driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
 # `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
 #
+#   make gpu PYTHON=python3.12 VENV=.venvgpu    the examination on a GPU, at tiny sizes on the CPU
 #   make lint    formatting, style and types
 #   make bench   the figures of benchmarks/RESULTS.md that need no accelerator
 
@@ -22,7 +23,7 @@ READY := $(VENV)/.ready
 SLOW := $(addprefix tests/,parity browser models backbones test_launch.py test_distributed.py test_survival.py \
 	test_package.py test_export.py test_main.py test_tables.py)
 
-.PHONY: demo demo-video test test-fast parity browser docs schema lint bench clean
+.PHONY: demo demo-video test test-fast parity browser docs schema gpu lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -56,6 +57,13 @@ docs: $(READY)
 schema: $(READY)
 	$(BIN)/uvx --quiet kubernetes-validate --strict launch/kubernetes.yaml
 
+# The examination on a GPU, at tiny sizes and on the stack of a GPU machine without TensorFlow.
+gpu:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c benchmarks/gpu/constraints.txt -e . pytest
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.gpu --tiny --minutes=20 --out=build/gpu
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,4 +90,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv311 .venv312 .venv313 runs/demo runs/demo_video runs/synthetic runs/synthetic_video
+	rm -rf .venv .venv311 .venv312 .venv313 .venvgpu runs/demo runs/demo_video runs/synthetic runs/synthetic_video

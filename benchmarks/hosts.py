@@ -28,9 +28,9 @@ import numpy as np
 
 from jaxreid.checkpoint import load_variables
 from jaxreid.config import Config, Data, Eval, Optim, Train
-from jaxreid.data.synthetic import Spec, write_market
-from jaxreid.data.synthetic_video import VideoSpec, write_mars
 from jaxreid.models import attention_driven, cosam, duatm, jst_rnn, siamese_attention
+from jaxreid.synthetic.images import Spec, write_market
+from jaxreid.synthetic.tracklets import VideoSpec, write_mars
 
 REPOSITORY = Path(__file__).parent.parent
 SIAMESE = siamese_attention.Config(

@@ -26,8 +26,8 @@ import jax
 import numpy as np
 
 from jaxreid.checkpoint import has_checkpoint, load_variables
-from jaxreid.data.synthetic import Spec, write_market
 from jaxreid.logs import read_metrics
+from jaxreid.synthetic.images import Spec, write_market
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = (
@@ -51,14 +51,18 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(compare(Path(folder), args.kills, args.steps, random.Random(args.seed)))
+        cpu = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{folder}/cache"}
+        same = compare(Path(folder), args.kills, args.steps, random.Random(args.seed), cpu)
+        sys.exit(sum(not equal for equal in same.values()))
 
 
-def compare(folder: Path, kills: int, steps: int, rng: random.Random) -> int:
+def compare(
+    folder: Path, kills: int, steps: int, rng: random.Random, environment: dict[str, str]
+) -> dict[str, bool]:
     """Makes both runs in a folder.
 
     Returns:
-        The number of things in which they differ.
+        What was compared, and whether it is the same.
     """
     spec = Spec(
         num_train_ids=10,
@@ -76,7 +80,6 @@ def compare(folder: Path, kills: int, steps: int, rng: random.Random) -> int:
         *(f"--config.train.steps={steps}", f"--config.train.checkpoint_every={SAVED}"),
         f"--config.eval.every={SCORED}",
     )
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
     whole, cut = folder / "whole", folder / "cut"
 
     def start(workdir: Path) -> subprocess.Popen[str]:
@@ -159,8 +162,8 @@ def newest(workdir: Path) -> int:
     return max((int(name) for name in steps if name.isdigit()), default=0)
 
 
-def report(whole: Path, cut: Path, steps: int) -> int:
-    """Prints in what the runs differ; how many things there are."""
+def report(whole: Path, cut: Path, steps: int) -> dict[str, bool]:
+    """What was compared, and whether it is the same; prints it."""
 
     def lines(workdir: Path) -> list[dict[str, Any]]:
         read = read_metrics(workdir / "metrics.jsonl")
@@ -180,7 +183,7 @@ def report(whole: Path, cut: Path, steps: int) -> int:
     }
     for what, equal in same.items():
         print(f"{what:34}{'equal' if equal else 'DIFFERENT'}")
-    return sum(not equal for equal in same.values())
+    return same
 
 
 if __name__ == "__main__":

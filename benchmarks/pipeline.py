@@ -22,8 +22,8 @@ from jaxreid.data import builders, index
 from jaxreid.data.decode import decode, resize
 from jaxreid.data.sampler import ClipRule, Plan
 from jaxreid.data.sources import open_source
-from jaxreid.data.synthetic import write_market
-from jaxreid.data.synthetic_video import write_mars
+from jaxreid.synthetic.images import write_market
+from jaxreid.synthetic.tracklets import write_mars
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def main() -> None:
         return
 
     from jaxreid.config import load_config
-    from jaxreid.data.synthetic import write_market
+    from jaxreid.synthetic.images import write_market
 
     data = load_config(Path(args.config)).data
     if data.name == "synthetic" and data.root:

@@ -9,17 +9,19 @@ share is of the matrix unit's dense peak, where the device is known.
 """
 
 import argparse
+import contextlib
+import math
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxreid import sharding
-from jaxreid.config import load_config, validate
+from jaxreid.config import Config, load_config, validate
 from jaxreid.train import PRECISIONS, example_batch, make_optimizer, make_train_step
 from jaxreid.types import Batch, TrainState
 
@@ -55,8 +57,63 @@ def main() -> None:
     config.data.num_ids = args.num_ids or config.data.num_ids
     config.data.num_instances = args.num_instances or config.data.num_instances
     validate(config)
+    measured = measure(config, args.persons, args.steps)
+
+    device = jax.devices()[0]
+    median = statistics.median(measured.seconds)
+    devices = f"{jax.device_count()} x {device.device_kind}"
+    print(f"{args.config}, batch {measured.shape}, {args.precision}, {devices}")
+    print(f"compile      {measured.compile_seconds:9.1f} s")
+    print(f"step         {median:9.4f} s, median of {args.steps}")
+    items = measured.shape[0]
+    print(f"throughput   {measured.images / median:9.0f} images/s, {items / median:.1f} items/s")
+    operations = measured.operations
+    print(f"operations   {operations / 1e12:9.3f} TFLOP a step and device, by XLA's count")
+    peak = next((p for name, p in PEAKS.items() if name in device.device_kind), None)
+    if peak is not None:
+        share = operations / median / 1e12 / peak[args.precision]
+        print(f"share        {share:9.1%} of {peak[args.precision]:.0f} TFLOP/s dense peak")
+    memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    if memory is not None:
+        print(f"peak memory  {memory / 2**30:9.2f} GiB in use on the device")
+    planned = measured.planned_bytes / 2**30
+    print(f"planned      {planned:9.2f} GiB by XLA: arguments and temporaries")
+
+
+class Measured(NamedTuple):
+    """A training step.
+
+    Attributes:
+        shape: of the batch's images, as they are decoded.
+        compile_seconds: of tracing and compiling.
+        seconds: of each step.
+        operations: of a step and device, by XLA's count.
+        planned_bytes: arguments and temporaries, by XLA's plan.
+    """
+
+    shape: tuple[int, ...]
+    compile_seconds: float
+    seconds: list[float]
+    operations: float
+    planned_bytes: int
+
+    @property
+    def images(self) -> int:
+        """Images of a step, frames of clips counted one by one."""
+        return math.prod(self.shape[:-3])
+
+
+def measure(config: Config, persons: int, steps: int, trace: str | None = None) -> Measured:
+    """Times the step of a config on random images, after one that is not timed.
+
+    Args:
+        config: whose batch and precision are taken.
+        persons: of the classifier.
+        steps: that are timed.
+        trace: a folder that takes `jax.profiler`'s trace of them.
+    """
     data, mesh = config.data, sharding.make_mesh()
-    model = config.model.make(args.persons, dtype=PRECISIONS[args.precision])
+    model = config.model.make(persons, dtype=PRECISIONS[config.train.precision])
     optimizer, _ = make_optimizer(config.optim, 100)
 
     def init() -> TrainState:
@@ -73,36 +130,26 @@ def main() -> None:
 
     start = time.perf_counter()
     train_step: Any = make_train_step(config, model, optimizer, mesh)
-    lowered = train_step.lower(state, batch, True)
-    step = lowered.compile()
+    step = train_step.lower(state, batch, True).compile()
     compile_seconds = time.perf_counter() - start
-    operations = step.cost_analysis()["flops"]
+    state, metrics = step(state, batch, True)
+    jax.block_until_ready(metrics)
     seconds = []
-    for _ in range(args.steps + 1):
-        start = time.perf_counter()
-        state, metrics = step(state, batch, True)
-        jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - start)
+    with jax.profiler.trace(trace) if trace else contextlib.nullcontext():
+        for _ in range(steps):
+            start = time.perf_counter()
+            state, metrics = step(state, batch, True)
+            jax.block_until_ready(metrics)
+            seconds.append(time.perf_counter() - start)
     assert bool(metrics["finite"])
-
-    device = jax.devices()[0]
-    median = statistics.median(seconds[1:])
-    print(f"{args.config}, batch {shape}, {args.precision}, {mesh.size} x {device.device_kind}")
-    print(f"compile      {compile_seconds:9.1f} s")
-    print(f"step         {median:9.4f} s, median of {args.steps}")
-    images_per_s = data.batch_size * (data.clip_length or 1) / median
-    print(f"throughput   {images_per_s:9.0f} images/s, {data.batch_size / median:.1f} items/s")
-    print(f"operations   {operations / 1e12:9.3f} TFLOP a step and device, by XLA's count")
-    peak = next((p for name, p in PEAKS.items() if name in device.device_kind), None)
-    if peak is not None:
-        share = operations / median / 1e12 / peak[args.precision]
-        print(f"share        {share:9.1%} of {peak[args.precision]:.0f} TFLOP/s dense peak")
-    memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
-    if memory is not None:
-        print(f"peak memory  {memory / 2**30:9.2f} GiB in use on the device")
     planned = step.memory_analysis()
-    total = planned.temp_size_in_bytes + planned.argument_size_in_bytes
-    print(f"planned      {total / 2**30:9.2f} GiB by XLA: arguments and temporaries")
+    return Measured(
+        shape,
+        compile_seconds,
+        seconds,
+        step.cost_analysis()["flops"],
+        planned.temp_size_in_bytes + planned.argument_size_in_bytes,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Attention Driven Person Re-identification on the synthetic Market-1501 that the project draws
 itself. The true joints lie beside the pictures.
 
-    python -m jaxreid.data.synthetic --root=runs/synthetic
+    python -m jaxreid.synthetic --root=runs/synthetic
     python -m jaxreid.main --config=configs/attention_driven_synthetic.py \
         --workdir=runs/attention_driven_synthetic
 

@@ -1,6 +1,6 @@
 """COSAM on the synthetic tracklets that the project draws itself: what `make demo-video` runs.
 
-    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
+    python -m jaxreid.synthetic --video --root=runs/synthetic_video
     python -m jaxreid.main --config=configs/cosam_synthetic.py --workdir=runs/cosam_synthetic
 
 The network, the losses and the protocol are those of `cosam_mars.py`, with ResNet-50. What differs

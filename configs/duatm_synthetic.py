@@ -1,6 +1,6 @@
 """DuATM on the synthetic Market-1501 that the project draws itself: what `make demo` runs.
 
-    python -m jaxreid.data.synthetic --root=runs/synthetic
+    python -m jaxreid.synthetic --root=runs/synthetic
     python -m jaxreid.main --config=configs/duatm_synthetic.py --workdir=runs/duatm_synthetic
 
 The network, the losses and the protocol are those of `duatm_market.py`. What differs is there

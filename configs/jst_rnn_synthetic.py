@@ -1,6 +1,6 @@
 """JST-RNN on the synthetic tracklets that the project draws itself.
 
-    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
+    python -m jaxreid.synthetic --video --root=runs/synthetic_video
     python -m jaxreid.main --config=configs/jst_rnn_synthetic.py --workdir=runs/jst_rnn_synthetic
 
 The two streams, the losses and the score are those of `jst_rnn_mars.py`. What differs is there

@@ -1,6 +1,6 @@
 """Where-and-When on the synthetic tracklets that the project draws itself.
 
-    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
+    python -m jaxreid.synthetic --video --root=runs/synthetic_video
     python -m jaxreid.main --config=configs/siamese_attention_synthetic.py \
         --workdir=runs/siamese_synthetic
 

@@ -13,7 +13,7 @@ from jaxreid.errors import nearest
 # What each is called here, the module that runs, and what it does.
 COMMANDS = {
     "demo": ("jaxreid.demo", "draws pedestrians, trains on them, scores, makes pictures"),
-    "synthetic": ("jaxreid.data.synthetic", "draws a data set; every difficulty is a flag"),
+    "synthetic": ("jaxreid.synthetic", "draws a data set; every difficulty is a flag"),
     "prepare": ("jaxreid.prepare", "looks at a data set, checks its files, packs it for clusters"),
     "cuhk03": ("jaxreid.data.cuhk03", "unpacks the release of CUHK03"),
     "pretrained": ("jaxreid.pretrained", "converts weights that were made elsewhere"),

@@ -211,6 +211,9 @@ class Eval:
         clip_length: frames of each; None takes `data.clip_length`.
         mars_protocol: as MARS's authors score it, query tracklets are in the gallery; or they are
             taken out of it, and queries that have no match left then are not scored.
+        precision: of the distances' products: exact is float32, and the others are dot algorithms
+            of `jax.lax.DotAlgorithmPreset`, which are faster on GPUs and change some ranks. Not
+            every device has every one.
         batch_size: images or clips of a feature batch, over all devices.
         query_block: queries of a block of distances.
         gallery_block: gallery items of a block of distances, over all devices.
@@ -240,6 +243,14 @@ class Eval:
     clip_length: int | None = None
     mars_protocol: Literal["official", "query_removed"] = "official"
     every: int = 0
+    precision: Literal[
+        "exact",
+        "TF32_TF32_F32",
+        "TF32_TF32_F32_X3",
+        "BF16_BF16_F32",
+        "BF16_BF16_F32_X3",
+        "BF16_BF16_F32_X6",
+    ] = "exact"
     batch_size: int = 64
     query_block: int = 128
     gallery_block: int = 1024

@@ -23,10 +23,10 @@ from jaxreid.checkpoint import load_variables
 from jaxreid.config import Config, load_config
 from jaxreid.data.pipeline import require_tensorflow
 from jaxreid.data.sources import open_source
-from jaxreid.data.synthetic import write_market
-from jaxreid.data.synthetic_video import read_silhouettes, write_mars
 from jaxreid.extract import clips
 from jaxreid.main import report_errors, run, use_compilation_cache
+from jaxreid.synthetic.images import write_market
+from jaxreid.synthetic.tracklets import read_silhouettes, write_mars
 from jaxreid.train import make_model
 from jaxreid.types import Batch
 

@@ -2,10 +2,12 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -29,6 +31,7 @@ _SAID = {
     "fisher": "Fisher vectors",
     "query_expansion": "query expansion",
     "rerank": "re-ranked",
+    "precision": "products of distances",
 }
 DRAWS = 100  # galleries of one image of each person, where that is the protocol
 
@@ -116,6 +119,7 @@ def make_evaluator(
         )
     _check_learning(config, trained_on or source, model)
     _check_second_look(config, data, model)
+    _check_products(config)
     extractor = make_extractor(config, model, mesh)
     learned = config.eval.metric != "model" or config.eval.fisher is not None
     labels = matching.Labels(query.pids, gallery.pids, query.camids, gallery.camids)
@@ -123,10 +127,12 @@ def make_evaluator(
     kept = np.stack([np.isin(np.arange(gallery.size), columns) for columns in protocols.values()])
 
     def of_model(variables: Variables, queries: Features, gallery: Features) -> Any:
-        return model.distance(variables, queries, gallery)
+        with _products(config.eval.precision):
+            return model.distance(variables, queries, gallery)
 
     def euclidean(_: Variables, queries: Features, gallery: Features) -> Any:
-        return pairwise_euclidean(queries, gallery)
+        with _products(config.eval.precision):
+            return pairwise_euclidean(queries, gallery)
 
     everywhere, divided = sharding.replicated(mesh), sharding.split(mesh)
     with_list = jax.jit(
@@ -308,6 +314,21 @@ class _Ranked(NamedTuple):
     on_list: list[bool]
 
 
+def _products(precision: str) -> AbstractContextManager[Any]:
+    """What is traced within it computes its products by a dot algorithm."""
+    return nullcontext() if precision == "exact" else jax.default_matmul_precision(precision)
+
+
+def _check_products(config: Config) -> None:
+    """Raises `UserError` if the devices have not got the algorithm that the config asks for."""
+    x = jax.ShapeDtypeStruct((16, 16), np.float32)
+    try:
+        with _products(config.eval.precision):
+            jax.jit(jnp.matmul).lower(x, x).compile()
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        raise UserError(f"config.eval.precision={config.eval.precision}: {error}") from None
+
+
 def _join(looks: Sequence[Shown]) -> Shown:
     """Those with something to show, as one."""
     nothing = looks[0].take(np.zeros(0, int))
@@ -425,6 +446,8 @@ def _scores(
         words["rerank"] = f"k1 {e.rerank_k1}, k2 {e.rerank_k2}, lambda {e.rerank_lambda}"
     if e.query_expansion is not None:
         words["query_expansion"] = f"by {e.query_expansion} neighbours"
+    if e.precision != "exact":
+        words["precision"] = e.precision
     words |= {key: value for key, value in vars(config.model).items() if key.startswith("test_")}
     if config.eval.metric != "model":
         words["metric"] = f"{config.eval.metric} after {config.eval.pca} principal components"

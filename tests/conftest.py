@@ -4,9 +4,9 @@ import jax
 import pytest
 
 from jaxreid.config import Config, Data, Eval, Optim, Train
-from jaxreid.data.synthetic import Spec, write_market
-from jaxreid.data.synthetic_video import VideoSpec, write_mars
 from jaxreid.models import cosam, duatm
+from jaxreid.synthetic.images import Spec, write_market
+from jaxreid.synthetic.tracklets import VideoSpec, write_mars
 
 # Most of the tests' time is LLVM's. This leaves out its passes, and none of XLA's own.
 os.environ["XLA_FLAGS"] = (

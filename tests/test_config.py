@@ -307,7 +307,7 @@ def words_of(kind):
 @pytest.mark.parametrize(("file", "path", "kind"), EVERY_KEY)
 def test_no_key_takes_a_value_of_another_type(file, path, kind):
     """A word that is none of the choices, and what is of no key's type, in a config file."""
-    wrong = [object(), *(f"{word}_" for word in words_of(kind)), *map(str.upper, words_of(kind))]
+    wrong = [object(), *(f"{word}_" for word in words_of(kind)), *map(str.swapcase, words_of(kind))]
     for value in wrong:
         config = load_config(file)
         section = functools.reduce(getattr, path[:-1], config)

@@ -463,6 +463,26 @@ def test_metrics_that_cannot_be_fitted(tiny, persons, changes, message):
         make_evaluator(config, model, persons, sharding.make_mesh())({"params": jnp.ones(())})
 
 
+def test_the_products_of_distances_are_a_choice(tiny, source):
+    found = []
+
+    def distance(_, queries, gallery):
+        found.append(jax.config.jax_default_matmul_precision)
+        return pairwise_euclidean(queries["colour"], gallery["colour"])
+
+    model, variables = mean_colour_model()._replace(distance=distance), {"params": jnp.ones(())}
+    for precision, want in (("exact", None), ("BF16_BF16_F32_X3", "BF16_BF16_F32_X3")):
+        config = tiny()
+        config.eval.precision = precision
+        scores = make_evaluator(config, model, source, sharding.make_mesh())(variables).scores
+        assert found[-1] == want
+        said = f"products of distances {precision};" in describe(scores)
+        assert said == (precision != "exact")
+    config.eval.precision = "TF32_TF32_F32"  # which no CPU has
+    with pytest.raises(UserError, match=r"config\.eval\.precision=TF32_TF32_F32: .* CPU"):
+        make_evaluator(config, model, source, sharding.make_mesh())
+
+
 def test_fisher_vectors_need_scikit_learn(tiny, persons, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     config = tiny()

@@ -14,7 +14,7 @@ from jaxreid import export
 from jaxreid.config import Config, Data
 from jaxreid.trained import Trained, load
 from jaxreid.types import Batch
-from tests.models.test_contract import CLIPS, MODELS, SIZES
+from tests.networks import CLIPS, MODELS, SIZES
 from tests.ops.test_boxes import standing
 from tests.search.conftest import make_run
 

@@ -44,7 +44,16 @@ from benchmarks.gpu.figures import Figures
 
 REPOSITORY = Path(__file__).parent.parent.parent
 # What each may take of the time, in parts. What one does not use is the others'.
-PHASES = {"sanity": 60, "pairs": 60, "rank": 60}
+PHASES = {
+    "sanity": 30,
+    "truth": 60,
+    "step": 180,
+    "run": 90,
+    "pairs": 30,
+    "rank": 45,
+    "exact": 90,
+    "profile": 45,
+}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
 
 

@@ -12,13 +12,14 @@ class Figures:
     """Takes the figures of one phase. Each is in the file when `add` returns.
 
     Attributes:
+        path: of the file.
         tiny: whether the phase is only to show that it runs, at small sizes.
         seconds: that the phase may take, all in all.
     """
 
     def __init__(self, path: Path, *, tiny: bool, seconds: float) -> None:
         """Appends to the file at `path`."""
-        self._path, self._begun = path, time.monotonic()
+        self.path, self._begun = path, time.monotonic()
         self.tiny, self.seconds = tiny, seconds
 
     @property
@@ -36,7 +37,7 @@ class Figures:
     ) -> None:
         """A figure; `spread` is its smallest and largest value over the repeats."""
         line = {"name": name, "value": value, "unit": unit, "spread": list(spread), "note": note}
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(*row(line), sep="  ", flush=True)
 

@@ -1,4 +1,8 @@
-"""All pairs of Market-1501 by DuATM's distance, exact and with sequences in half precision."""
+"""All pairs of Market-1501 by DuATM's distance: exact, by the dot algorithms of `eval.precision`,
+and with sequences in half precision.
+"""
+
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +11,15 @@ import numpy as np
 from benchmarks.dual_attention import sequences
 from benchmarks.gpu.figures import Figures, time_calls
 from jaxreid.ops import FeatureSequence, dual_attention_distmat
+
+WAYS = {
+    "exact": (jnp.float32, None),
+    "TF32_TF32_F32_X3": (jnp.float32, "TF32_TF32_F32_X3"),
+    "TF32_TF32_F32": (jnp.float32, "TF32_TF32_F32"),
+    "BF16_BF16_F32_X3": (jnp.float32, "BF16_BF16_F32_X3"),
+    "BF16_BF16_F32": (jnp.float32, "BF16_BF16_F32"),
+    "bfloat16 sequences": (jnp.bfloat16, "default"),
+}
 
 
 def run(figures: Figures) -> None:
@@ -19,7 +32,7 @@ def run(figures: Figures) -> None:
         for n, size in ((queries, block), (gallery, part))
     )
     exact = None
-    for name, dtype in (("float32, exact", jnp.float32), ("bfloat16 sequences", jnp.bfloat16)):
+    for name, (dtype, algorithm) in WAYS.items():
         a, b = (
             FeatureSequence(*(jnp.asarray(x, dtype).reshape(-1, size, length, dim) for x in items))
             for items, size in ((feats_q, block), (feats_g, part))
@@ -36,10 +49,19 @@ def run(figures: Figures) -> None:
 
         what = f"{queries} x {gallery} pairs, S={length}, D={dim}, {name}"
         note = f"in blocks of {block} x {part}, of which the last are padded"
-        median = figures.add_seconds(what, time_calls(whole, 3), "s", note)
+        with jax.default_matmul_precision(algorithm) if algorithm else nullcontext():
+            try:
+                seconds = time_calls(whole, 3)
+            except (
+                ValueError,
+                jax.errors.JaxRuntimeError,
+            ) as error:  # Not every device has every algorithm.
+                figures.add(what, "not on this device", note=str(error).splitlines()[0])
+                continue
+            found = np.asarray(rows(FeatureSequence(*(x[0] for x in a)), b), np.float64)
+        median = figures.add_seconds(what, seconds, "s", note)
         operations = 4 * len(a.x) * block * len(b.x) * part * length**2 * (2 * dim + length)
         figures.add(f"rate, {name}", 1e-12 * operations / median, "TFLOP/s")
-        found = np.asarray(rows(FeatureSequence(*(x[0] for x in a)), b), np.float64)
         found = np.moveaxis(found, 0, 1).reshape(block, -1)[:, :gallery]
         if exact is None:
             exact = found

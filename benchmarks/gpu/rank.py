@@ -1,11 +1,16 @@
 """Ranking at gallery size on the device: features to CMC and mAP, re-ranking, the k nearest."""
 
+import importlib.util
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.gpu.figures import Figures, time_calls
-from jaxreid.matching import rank_features
+from jaxreid import sharding
+from jaxreid.matching import rank_features, reranked
 from jaxreid.ops import pairwise_euclidean
 
 
@@ -46,6 +51,23 @@ def run(figures: Figures) -> None:
         figures.add_seconds(what, time_calls(rank, 1 if on_host else 3), "s")
     figures.add("both count alike", bool(np.array_equal(found[False].cmc, found[True].cmc)))
     nearest(figures)
+    if importlib.util.find_spec("torch") is None:
+        figures.add("PyTorch", "not installed")
+    else:
+        command = [sys.executable, "-m", "benchmarks.gpu.torch_topk", f"--out={figures.path}"]
+        subprocess.run([*command, *(["--tiny"] * tiny)], check=True, timeout=figures.left / 2)
+    feats_g, mesh = feats_g[:gallery], sharding.make_mesh()
+
+    def rerank() -> None:
+        for _ in reranked(
+            pairwise_euclidean, feats_q, feats_g, mesh, 128, 1024 if tiny else 16_384
+        ):
+            pass
+
+    what = f"re-ranking of {queries} + {gallery} items of 512"
+    figures.add_seconds(
+        what, time_calls(rerank, 3), "s", "distances on the device, sets on the host"
+    )
 
 
 def nearest(figures: Figures) -> None:

@@ -1,6 +1,6 @@
 """The sixth method on the synthetic Market-1501 that the project draws itself.
 
-    python -m jaxreid.data.synthetic --root=runs/synthetic
+    python -m jaxreid.synthetic --root=runs/synthetic
     PYTHONPATH=docs/examples python -m jaxreid.main \
         --config=docs/examples/part_pooling_synthetic.py --workdir=runs/part_pooling
 

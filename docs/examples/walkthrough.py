@@ -13,12 +13,12 @@ import numpy as np
 
 from jaxreid import main
 from jaxreid.config import Config, Data, Eval, Optim, Train
-from jaxreid.data.synthetic import Spec, write_market
 from jaxreid.losses import batch_hard_triplet
 from jaxreid.metrics import evaluate_rank
 from jaxreid.models import duatm
 from jaxreid.ops import FeatureSequence, attend, dual_attention_distmat
 from jaxreid.search import Extractor
+from jaxreid.synthetic.images import Spec, write_market
 
 
 def walk(folder: Path) -> None:

@@ -46,7 +46,7 @@ __all__ = [
     "warnings",
 ]
 
-_DRAW = "python -m jaxreid.data.synthetic"
+_DRAW = "python -m jaxreid.synthetic"
 
 # Those in `NUM_SPLITS` take the number of the split after the root.
 PARSERS: dict[str, Callable[..., ReidData]] = {

@@ -61,7 +61,7 @@ from jaxreid.ops.conv_gru import (
     conv_gru_scan,
     conv_gru_step,
 )
-from jaxreid.ops.distance import pairwise_euclidean
+from jaxreid.ops.distance import distance_precision, pairwise_euclidean
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
 
 # Published widths of VGG-16, in units of its first: blocks, fc6 and fc7.
@@ -326,7 +326,7 @@ class Similarity(nn.Module):
         """Log-odds that clips are of one person, for all pairs."""
         v = _sized_param(self, "v", a.shape[1:])
         c = self.param("c", nn.initializers.zeros, ())
-        return jnp.einsum("d,qd,gd->qg", v, a, b, precision="highest") - c
+        return jnp.einsum("d,qd,gd->qg", v, a, b, precision=distance_precision()) - c
 
 
 class Network(nn.Module):

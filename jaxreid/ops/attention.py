@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxreid.ops.distance import safe_root
+from jaxreid.ops.distance import distance_precision, safe_root
 
 
 class FeatureSequence(NamedTuple):
@@ -131,13 +131,15 @@ def _aligned_norms(a: FeatureSequence, b: FeatureSequence) -> Float[Array, "g q 
     over the last, and b's items lead as the products with their Gram matrices want them.
     """
 
+    precision = distance_precision()
+
     def product(u: Array, v: Array) -> Array:
-        return jnp.einsum("gnd,qsd->gnqs", u, v, precision="highest")
+        return jnp.einsum("gnd,qsd->gnqs", u, v, precision=precision)
 
     weights = jax.nn.softmax(product(b.x, a.filters), axis=1)  # σ(ê), "g n q s"
-    gram = jnp.einsum("gmd,gnd->gmn", b.x, b.x, precision="highest")
+    gram = jnp.einsum("gmd,gnd->gmn", b.x, b.x, precision=precision)
     # pᵀ G p - 2 pᵀ (x x̄) = pᵀ (G p - 2 x x̄), in one pass over the weights.
-    quadratic = jnp.einsum("gmn,gnqs->gmqs", gram, weights, precision="highest")
+    quadratic = jnp.einsum("gmn,gnqs->gmqs", gram, weights, precision=precision)
     squares = jnp.sum(weights * (quadratic - 2 * product(b.x, a.refined)), axis=1)
     squares += jnp.sum(jnp.square(a.refined), axis=-1)[None]
     return jnp.sqrt(jnp.maximum(squares, 0.0))

@@ -9,6 +9,15 @@ from jaxtyping import Array, Float
 MIN_SQUARE = 1e-12
 
 
+def distance_precision() -> str:
+    """How the products of a distance are computed: in float32, as ranks depend on them.
+
+    On a GPU, float32 products leave the matrix units idle. `jax.default_matmul_precision` chooses
+    another way, such as `"TF32_TF32_F32_X3"`, for what is traced within it.
+    """
+    return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
+
+
 def safe_root(squares: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Square root that is zero, with a gradient of zero, up to `MIN_SQUARE`. NaN stays NaN."""
     tiny = squares <= MIN_SQUARE
@@ -24,7 +33,7 @@ def pairwise_euclidean(
     told apart.
     """
     q, g = queries.astype(jnp.float32), gallery.astype(jnp.float32)
-    products = jnp.matmul(q, g.T, precision="highest")
+    products = jnp.matmul(q, g.T, precision=distance_precision())
     squares = jnp.sum(q * q, axis=1)[:, None] - 2 * products + jnp.sum(g * g, axis=1)[None, :]
     return safe_root(squares)
 

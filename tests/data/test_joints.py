@@ -7,8 +7,8 @@ import pytest
 
 from jaxreid.data import index
 from jaxreid.data.joints import CanonicalPoses, complete, fit_poses, read_joints, scale, summary
-from jaxreid.data.pedestrian import Build, pose
 from jaxreid.errors import UserError
+from jaxreid.synthetic.pedestrian import Build, pose
 
 NAMES = ["train/a.jpg", "train/b.png", "query/a.jpg"]
 

@@ -132,7 +132,7 @@ def test_synthetic_video_is_read_like_mars_and_not_cached(tree, cache):
     assert index.warnings(data) == []
     assert [file.name.split("-")[0] for file in cache.iterdir()] == ["mars"]
     assert error_of(tree / "none", "synthetic_video").endswith(
-        f"draw it: python -m jaxreid.data.synthetic --video --root={tree / 'none'}"
+        f"draw it: python -m jaxreid.synthetic --video --root={tree / 'none'}"
     )
     assert "draw it" not in error_of(tree / "none")
 

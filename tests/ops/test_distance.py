@@ -29,3 +29,14 @@ def test_the_gradient_is_finite_on_the_diagonal():
 def test_what_is_not_a_number_stays_so():
     x = jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])
     np.testing.assert_array_equal(jnp.isnan(ops.pairwise_euclidean(x, x)), [[0, 1], [1, 1]])
+
+
+def test_products_are_float32_unless_another_way_is_asked_for():
+    x = jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    lowered = jax.jit(ops.pairwise_euclidean).lower(x, x).as_text()
+    assert "HIGHEST" in lowered
+    assert "algorithm" not in lowered
+    with jax.default_matmul_precision("BF16_BF16_F32_X3"):
+        lowered = jax.jit(ops.pairwise_euclidean).lower(x, x).as_text()
+    assert "num_primitive_operations = 3" in lowered
+    assert "HIGHEST" not in lowered

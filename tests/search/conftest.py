@@ -9,7 +9,7 @@ from jaxreid.config import Config, Data, Eval, claim_workdir
 from jaxreid.data.sources import open_source
 from jaxreid.search import Extractor
 from jaxreid.train import init_state
-from tests.models.test_contract import MODELS
+from tests.networks import MODELS
 
 
 def make_run(workdir, config):

@@ -1,10 +1,10 @@
 """The embedded data set for video: walking pedestrians as tracklets, on disk in MARS's layout.
 
-    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
+    python -m jaxreid.synthetic --video --root=runs/synthetic_video
 
 A tracklet is one walk past one camera. From frame to frame the gait goes on and the place moves by
 as fast as the feet step; the box follows the person as a tracker would, drifting, and now and then
-badly; others pass in front or walk along at the edge. People and cameras are those of `synthetic`:
+badly; others pass in front or walk along at the edge. People and cameras are those of `images`:
 clothes come from a few colours, cameras shift them, and every fifth person is a twin.
 
 Beside the images lie the true joints and the true silhouettes, so that one can measure whether a
@@ -24,11 +24,11 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from numpy.random import Generator
 from PIL import Image
 
-from jaxreid.data import scene
-from jaxreid.data.drawing import draw_all, identities, validate, write_once
-from jaxreid.data.pedestrian import Build, Figure, Person, people
-from jaxreid.data.scene import SUPERSAMPLING, Camera, Difficulty, Occluder, stream
 from jaxreid.errors import UserError
+from jaxreid.synthetic import scene
+from jaxreid.synthetic.drawing import draw_all, identities, validate, write_once
+from jaxreid.synthetic.pedestrian import Build, Figure, Person, people
+from jaxreid.synthetic.scene import SUPERSAMPLING, Camera, Difficulty, Occluder, stream
 
 VERSION = 1
 """Raised whenever the same spec would give other pictures; part of `spec.json`."""
@@ -412,7 +412,7 @@ def read_silhouettes(
     """
     path = Path(root) / "silhouettes.npz"
     if not path.is_file():
-        raise UserError(f"{path}: not found; jaxreid.data.synthetic --video writes it")
+        raise UserError(f"{path}: not found; jaxreid.synthetic --video writes it")
     with np.load(path) as stored:
         height, width = stored["size"].tolist()
         masks = np.unpackbits(stored["packed"], axis=1, count=height * width).astype(bool)

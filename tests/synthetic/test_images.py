@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxreid.data import synthetic
-from jaxreid.data.synthetic import Build, Difficulty, Person, Spec, write_market
 from jaxreid.errors import UserError
+from jaxreid.synthetic import images
+from jaxreid.synthetic.images import Build, Difficulty, Person, Spec, write_market
 
 TINY = Spec(
     seed=3,
@@ -148,7 +148,7 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic, "render", broken)
+    monkeypatch.setattr(images, "render", broken)
     with pytest.raises(OSError, match="disk full"):
         write_market(tmp_path / "market", TINY, processes=1)
     assert list(tmp_path.iterdir()) == []
@@ -173,9 +173,9 @@ def test_impossible_specs(tmp_path, change, message):
 def test_boxes_however_badly_cut_can_be_drawn():
     wild = Difficulty(cast=0.6, light=1.2, occlusion=1.0, jitter=0.5, blur=4.0, noise=40.0)
     spec = dataclasses.replace(TINY, height=32, width=16, num_junk=120, difficulty=wild)
-    cameras = synthetic.cameras(spec)
-    for shot in synthetic.plan(spec):
-        pixels, joints = synthetic.render(shot, cameras[shot.camid - 1], spec)
+    cameras = images.cameras(spec)
+    for shot in images.plan(spec):
+        pixels, joints = images.render(shot, cameras[shot.camid - 1], spec)
         assert pixels.shape == (32, 16, 3)
         assert np.isfinite(joints).all()
 
@@ -197,32 +197,32 @@ def test_twins_differ_in_two_attributes():
 
 def test_pose_by_hand():
     build = Build(legs=0.5, shoulders=0.11)
-    front, back = synthetic.pose(0.3, 0.0, build), synthetic.pose(0.3, 180.0, build)
+    front, back = images.pose(0.3, 0.0, build), images.pose(0.3, 180.0, build)
     # Seen from the front, the person's left is on the image's right; from behind, on its left.
     assert front[5, 0] == pytest.approx(0.11)
     assert back[5, 0] == pytest.approx(-0.11)
     np.testing.assert_allclose(front[:, 0], -back[:, 0], atol=1e-12)
     np.testing.assert_allclose(front[:, 1], back[:, 1], atol=1e-12)
     # From the side, the nose leads in the direction of the walk.
-    assert synthetic.pose(0.3, 90.0, build)[0, 0] == pytest.approx(0.075)
-    assert synthetic.pose(0.3, 270.0, build)[0, 0] == pytest.approx(-0.075)
+    assert images.pose(0.3, 90.0, build)[0, 0] == pytest.approx(0.075)
+    assert images.pose(0.3, 270.0, build)[0, 0] == pytest.approx(-0.075)
 
 
 def test_gait_repeats_and_keeps_a_foot_on_the_ground():
     build = Build()
     for phase in np.linspace(0, 2 * math.pi, 9):
-        joints = synthetic.body(float(phase), build)
+        joints = images.body(float(phase), build)
         assert joints[[10, 13], 1].min() == pytest.approx(0.045)
-        again = synthetic.body(float(phase) + 2 * math.pi, build)
+        again = images.body(float(phase) + 2 * math.pi, build)
         np.testing.assert_allclose(joints, again, atol=1e-12)
         # Half a stride later, left and right have changed places.
-        later = synthetic.body(float(phase) + math.pi, build)
+        later = images.body(float(phase) + math.pi, build)
         np.testing.assert_allclose(joints[8:11, 1:], later[11:14, 1:], atol=1e-12)
 
 
 def test_command_line_needs_neither_jax_nor_tensorflow(tmp_path):
     program = (
-        "import sys; from jaxreid.data.synthetic import main; main(sys.argv[1:]);"
+        "import sys; from jaxreid.synthetic.__main__ import main; main(sys.argv[1:]);"
         "assert not {'jax', 'flax', 'tensorflow'} & set(sys.modules)"
     )
     flags = ["--num-train-ids=1", "--num-test-ids=1", "--num-distractors=0", "--num-junk=0"]
@@ -245,5 +245,5 @@ def test_command_line_needs_neither_jax_nor_tensorflow(tmp_path):
 )
 def test_impossible_difficulties(tmp_path, wrong, line):
     with pytest.raises(UserError) as error:
-        synthetic.write_market(tmp_path / "set", dataclasses.replace(TINY, difficulty=wrong))
+        images.write_market(tmp_path / "set", dataclasses.replace(TINY, difficulty=wrong))
     assert str(error.value) == line

@@ -4,39 +4,26 @@ An articulated body walks past cameras that differ in background, light, colour 
 files are ordinary JPEGs with Market's names, so that a demonstration runs through the real parser,
 the real decoder and the real protocol, and the true joints lie beside them.
 
-    python -m jaxreid.data.synthetic --root=runs/synthetic
-    python -m jaxreid.data.synthetic --video --root=runs/synthetic_video
-
-The second command draws tracklets in MARS's layout: `synthetic_video`.
-
 Two things make it a task for re-identification and not for a colour histogram: clothes come from
 a few colours while cameras shift those colours strongly, and some identities are twins, who
 differ in two attributes only.
 
-Here is what to draw; `pedestrian` draws the people, `scene` the rest, and `drawing` brings them to
-the disk. Every random number follows from `(seed, what, pid, camera, index)`.
+Every random number follows from `(seed, what, pid, camera, index)`.
 """
 
-import argparse
 import dataclasses
 import functools
-import inspect
 import math
-import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from jaxreid.data import scene
-from jaxreid.data.drawing import draw_all, identities, validate, write_once
-from jaxreid.data.pedestrian import Build, Figure, Person, body, people, pose
-from jaxreid.data.scene import SUPERSAMPLING, Camera, Difficulty, Occluder, stream
-from jaxreid.data.synthetic_video import VideoSpec, write_mars
-from jaxreid.errors import UserError
+from jaxreid.synthetic import scene
+from jaxreid.synthetic.drawing import draw_all, identities, validate, write_once
+from jaxreid.synthetic.pedestrian import Build, Figure, Person, body, people, pose
+from jaxreid.synthetic.scene import SUPERSAMPLING, Camera, Difficulty, Occluder, stream
 
 __all__ = [
     "Build",
@@ -252,57 +239,3 @@ def _write(
     pixels, joints = render(shot, camera, spec)
     Image.fromarray(pixels).save(folder / shot.name, quality=camera.quality)
     return joints
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: a flag for each number of the spec and of its difficulty.
-
-    Args:
-        arguments: the flags; by default those of the process.
-
-    Returns:
-        The exit code: 0, or 2 for a spec that cannot be drawn.
-    """
-    which = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    which.add_argument("--video", action="store_true", help="tracklets, in MARS's layout")
-    video = which.parse_known_args(arguments)[0].video
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxreid.data.synthetic",
-        description="Draws the synthetic data set: images in Market-1501's layout. Equal flags"
-        " give byte-identical files.",
-        parents=[which],
-    )
-    parser.add_argument("--root", required=True, help="the folder to make")
-    parser.add_argument(
-        "--processes", type=int, metavar="N", help="how many draw (default: every core)"
-    )
-    spec: Spec | VideoSpec = VideoSpec() if video else Spec()
-    for of in (spec, spec.difficulty):
-        meaning = dict(re.findall(r"^    (\w+): (.+?)\.?$", inspect.getdoc(of) or "", re.MULTILINE))
-        for name, value in vars(of).items():
-            if isinstance(value, int | float):
-                parser.add_argument(
-                    f"--{name.replace('_', '-')}",
-                    type=type(value),
-                    default=value,
-                    metavar="N" if isinstance(value, int) else "X",
-                    help=f"{meaning[name]} (default: {value})",
-                )
-    flags = vars(parser.parse_args(arguments))
-    root, processes = flags.pop("root"), flags.pop("processes")
-    hard = {name: flags[name] for name in vars(spec.difficulty)}
-    counts = {name: flags[name] for name in vars(spec) if name in flags}
-    spec = dataclasses.replace(spec, **counts, difficulty=Difficulty(**hard))
-    try:
-        if isinstance(spec, VideoSpec):
-            print(write_mars(root, spec, processes=processes))
-        else:
-            print(write_market(root, spec, processes=processes))
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What the drawn data sets share: who is in them, and how a set gets onto the disk.
 
-`synthetic` draws images and `synthetic_video` tracklets. Every random number of both follows from
+`images` and `tracklets` say what to draw. Every random number of both follows from
 the seed and the name of the thing it is for, so that what is drawn does not depend on which
 process draws it, and equal specs give byte-identical files.
 """
@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from jaxreid.data.pedestrian import Person, people
-from jaxreid.data.scene import stream
 from jaxreid.errors import UserError
+from jaxreid.synthetic.pedestrian import Person, people
+from jaxreid.synthetic.scene import stream
 
 Item = TypeVar("Item")
 Drawn = TypeVar("Drawn")

@@ -10,11 +10,12 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from jaxreid.data import index, synthetic, synthetic_video
-from jaxreid.data.pedestrian import Build, Person, body
-from jaxreid.data.scene import Difficulty
-from jaxreid.data.synthetic_video import Tracklet, VideoSpec, read_silhouettes, write_mars
+from jaxreid.data import index
 from jaxreid.errors import UserError
+from jaxreid.synthetic import images, tracklets
+from jaxreid.synthetic.pedestrian import Build, Person, body
+from jaxreid.synthetic.scene import Difficulty
+from jaxreid.synthetic.tracklets import Tracklet, VideoSpec, read_silhouettes, write_mars
 
 TINY = VideoSpec(
     seed=3,
@@ -134,7 +135,7 @@ def film(spec, person=None, length=8, pid=7):
     """One tracklet in the second camera, drawn."""
     person = person or Person.sample(np.random.default_rng(0))
     shot = Tracklet("bbox_test", person, pid, 2, 1, length)
-    return synthetic_video.render(shot, synthetic_video.cameras(spec)[1], spec)
+    return tracklets.render(shot, tracklets.cameras(spec)[1], spec)
 
 
 CALM = dataclasses.replace(
@@ -180,7 +181,7 @@ def test_the_place_moves_as_far_as_the_feet_step(stride):
     # In a stride of 2 pi, each foot is put forward by the distance between the feet, once.
     phases = np.linspace(0, 2 * math.pi, 200)
     apart = [np.ptp(body(float(phase), build)[[10, 13], 2]) for phase in phases]
-    walked = 2 * math.pi * synthetic_video._reach(build)
+    walked = 2 * math.pi * tracklets._reach(build)
     assert walked == pytest.approx(2 * max(apart), rel=0.1)
 
 
@@ -189,7 +190,7 @@ def test_a_tracklet_may_have_one_frame():
     assert one.images.shape == (1, 64, 32, 3)
     assert one.silhouettes.any()
     spec = dataclasses.replace(TINY, short=1.0)
-    lengths = [tracklet.length for tracklet in synthetic_video.plan(spec)]
+    lengths = [tracklet.length for tracklet in tracklets.plan(spec)]
     assert set(lengths) == {1, 2, 3}
 
 
@@ -208,7 +209,7 @@ def test_files_do_not_depend_on_the_number_of_processes(mars, tmp_path):
 
 def test_seeds_change_pictures():
     other = dataclasses.replace(TINY, seed=4)
-    pids, others = ({t.pid for t in synthetic_video.plan(spec)} for spec in (TINY, other))
+    pids, others = ({t.pid for t in tracklets.plan(spec)} for spec in (TINY, other))
     assert pids & others == {-1, 0}
     assert (film(TINY).images != film(other).images).mean() > 0.5
 
@@ -233,7 +234,7 @@ def test_other_sets_are_refused(mars):
     with pytest.raises(UserError, match="another spec"):
         write_mars(mars, dataclasses.replace(TINY, short=0.3))
     with pytest.raises(UserError, match="another spec"):
-        synthetic.write_market(mars)
+        images.write_market(mars)
     assert contents(mars) == before
 
 
@@ -241,7 +242,7 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic_video, "render", broken)
+    monkeypatch.setattr(tracklets, "render", broken)
     with pytest.raises(OSError, match="disk full"):
         write_mars(tmp_path / "mars", TINY, processes=1)
     assert list(tmp_path.iterdir()) == []
@@ -277,7 +278,7 @@ def test_silhouettes_that_are_missing(tmp_path):
 
 def test_command_line(tmp_path):
     flags = ["--num-train-ids=1", "--num-test-ids=1", "--num-distractors=0", "--num-junk=0"]
-    command = [sys.executable, "-m", "jaxreid.data.synthetic", "--video", *flags]
+    command = [sys.executable, "-m", "jaxreid.synthetic", "--video", *flags]
     command += [f"--root={tmp_path / 'set'}", "--height=64", "--width=32"]
     root = Path(__file__).parents[2]
     printed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout

@@ -15,7 +15,16 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator, SeedSequence, default_rng
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from jaxreid.data.pedestrian import CLOTHES, SKIN, Colour, Figure, Person, jittered, pick, shaded
+from jaxreid.synthetic.pedestrian import (
+    CLOTHES,
+    SKIN,
+    Colour,
+    Figure,
+    Person,
+    jittered,
+    pick,
+    shaded,
+)
 
 SUPERSAMPLING = 3  # everything is drawn this much larger, then averaged
 
