@@ -3,6 +3,7 @@
 #   make demo    environment, synthetic data, training, scores and pictures: minutes on two cores
 #   make test    the same environment, then the tests
 #
+# `make test-fast` runs the quick ones of them, in less than three minutes on two cores.
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
 # those of PyTorch, which it installs; `make browser`, the pages in Chromium, which has to be there with its
 # driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
@@ -19,8 +20,10 @@ WORKERS ?= 2
 # What else pytest is told, as in PYTEST='-m "not slow"'.
 PYTEST ?=
 READY := $(VENV)/.ready
+SLOW := $(addprefix tests/,parity browser models backbones test_launch.py test_distributed.py test_survival.py \
+	test_package.py test_export.py test_main.py test_tables.py)
 
-.PHONY: demo demo-video test parity browser docs schema gpu lint bench clean
+.PHONY: demo demo-video test test-fast parity browser docs schema gpu lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -32,6 +35,10 @@ demo-video:
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity --ignore=tests/browser $(PYTEST)
+
+# Without the folders and files that take longest, and without what is marked slow.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow" $(SLOW:%=--ignore=%) $(PYTEST)
 
 parity: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -83,4 +90,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv311 .venv312 .venvgpu runs/demo runs/demo_video runs/synthetic runs/synthetic_video
+	rm -rf .venv .venv311 .venv312 .venv313 .venvgpu runs/demo runs/demo_video runs/synthetic runs/synthetic_video

@@ -134,6 +134,31 @@ def test_too_many_stripes_are_one_line(part_pooling, batch):
         jax.eval_shape(model.init, jax.random.key(0), batch)
 
 
+# ----------------------------------------------------------------------------- from Python
+
+
+@pytest.mark.slow
+def test_the_walk_through_python_use_runs(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("walkthrough", EXAMPLES / "walkthrough.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.walk(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    # Each of the 8 queries has one line, with the three nearest in order.
+    ranked = [line for line in lines if re.match(r"\d{4}_c\d", line)]
+    assert len(ranked) == 8
+    for line in ranked:
+        distances = [float(d) for d in re.findall(r"\((\d\.\d{3})\)", line)]
+        assert len(distances) == 3
+        assert distances == sorted(distances)
+    # The last part has fixed inputs.
+    [pure] = [line for line in lines if line.startswith("pure functions: ")]
+    loss, mean_ap = map(float, re.findall(r"\d\.\d{3}", pure))
+    assert loss == pytest.approx(0.223, abs=2e-3)
+    assert mean_ap == pytest.approx(0.355, abs=2e-3)
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
 # ------------------------------------------------------------------------- data of one's own
 
 

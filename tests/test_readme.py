@@ -1,11 +1,13 @@
-"""What the README tells people to type has to work."""
+"""What the README and its list of claims tell people to type has to work."""
 
 import re
 from pathlib import Path
 
 from jaxreid.config import load_config
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CLAIMS = (ROOT / "docs" / "claims.md").read_text()
 
 
 def test_the_example_of_single_functions_runs(capsys):
@@ -24,7 +26,7 @@ def test_its_configs_variants_and_tests_exist():
     for path, variant in configs:
         if variant != "help":
             load_config(Path(path), *filter(None, [variant]))
-    paths = re.findall(r"tests/[\w/.]+", README)
+    paths = re.findall(r"tests/[\w/.]+", README + CLAIMS)
     assert len(paths) >= 8
     assert all(Path(path).exists() for path in paths)
 
@@ -38,11 +40,10 @@ def test_every_override_is_a_key():
 
 
 def test_the_files_that_it_links_to_exist():
-    root = Path(__file__).parent.parent
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert len(links) >= 3
     headings = {
         "#" + re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
         for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
     }
-    assert all(link in headings or (root / link.partition("#")[0]).exists() for link in links)
+    assert all(link in headings or (ROOT / link.partition("#")[0]).exists() for link in links)

@@ -4,7 +4,7 @@
     PYTHONPATH=docs/examples python -m jaxreid.main \
         --config=docs/examples/part_pooling_synthetic.py --workdir=runs/part_pooling
 
-Hardware: two processor cores. Ours: not yet run to the end; a test runs a small one.
+Hardware: two processor cores. A test runs a small one.
 """
 
 import part_pooling
