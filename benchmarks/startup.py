@@ -26,9 +26,8 @@ def child(path: str) -> None:
     import jax
 
     from jaxreid import sharding
-    from jaxreid.config import load_config
+    from jaxreid.command import load_config, use_compilation_cache
     from jaxreid.data.sources import open_source
-    from jaxreid.main import use_compilation_cache
     from jaxreid.train import init_state, make_model, make_optimizer, make_plan, make_train_step
     from jaxreid.types import Batch
 
@@ -66,7 +65,7 @@ def main() -> None:
         child(args.config)
         return
 
-    from jaxreid.config import load_config
+    from jaxreid.command import load_config
     from jaxreid.synthetic.images import write_market
 
     data = load_config(Path(args.config)).data

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreid import sharding
-from jaxreid.config import Config, load_config, validate
+from jaxreid.command import load_config
+from jaxreid.config import Config, validate
 from jaxreid.train import PRECISIONS, example_batch, make_optimizer, make_train_step
 from jaxreid.types import Batch, TrainState
 

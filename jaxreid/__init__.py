@@ -2,7 +2,7 @@
 
 Nothing is imported before it is used. Where things are:
 
-    jaxreid.config       load_config("duatm_market"), and every key that a config has
+    jaxreid.command      load_config("duatm_market"); jaxreid.config: every key that a config has
     jaxreid.main         run(config, workdir): training and scores
     jaxreid.search       Extractor(workdir): features and ranks of your own pictures
     jaxreid.models       the methods, a file for each paper

@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image
 
 from jaxreid.checkpoint import load_variables
-from jaxreid.config import Config, load_config
+from jaxreid.command import load_config, report_errors, use_compilation_cache
+from jaxreid.config import Config
 from jaxreid.data.pipeline import require_tensorflow
 from jaxreid.data.sources import open_source
 from jaxreid.extract import clips
-from jaxreid.main import report_errors, run, use_compilation_cache
+from jaxreid.main import run
 from jaxreid.synthetic.images import write_market
 from jaxreid.synthetic.tracklets import read_silhouettes, write_mars
 from jaxreid.train import make_model

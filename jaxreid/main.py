@@ -8,54 +8,39 @@ its paper's tables, and --config=duatm_market --help all keys that --config.KEY=
 """
 
 import dataclasses
-import errno
 import functools
 import logging
 import operator
 import os
 import re
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxreid import __version__, distributed, report, sharding
-from jaxreid.checkpoint import FOLDER, Checkpoints, has_checkpoint
-from jaxreid.config import (
-    Config,
-    claim_workdir,
-    find_config,
-    flat_keys,
-    load_config,
-    load_variants,
-    parse_flags,
-    same_training,
-    tables_of,
-    validate,
-)
+from jaxreid import distributed, report, sharding
+from jaxreid.checkpoint import Checkpoints, has_checkpoint
+from jaxreid.command import load_variants, parse_flags, report_errors, use_compilation_cache
+from jaxreid.config import Config, tables_of, validate
 from jaxreid.data import index
-from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
-from jaxreid.errors import Interrupted, UserError
+from jaxreid.errors import UserError
 from jaxreid.evaluate import Evaluator, describe, make_evaluator
-from jaxreid.lock import hold
-from jaxreid.report import tables
+from jaxreid.preflight import check_files, open_others, setup
+from jaxreid.series import run_splits, run_table, write_mean
 from jaxreid.train import (
     check_batches,
     check_clips,
     check_model,
-    first_epoch_rows,
     make_model,
     restore_or_start,
     train,
 )
+from jaxreid.workdir import claim_workdir, hold
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -84,6 +69,12 @@ _PROFILE = flags.DEFINE_string(
     "FIRST:COUNT: trace COUNT steps of the training after FIRST others into WORKDIR/profile, for"
     " TensorBoard, XProf or Perfetto.",
 )
+_DEBUG_NANS = flags.DEFINE_bool(
+    "debug_nans",
+    False,
+    "Stop at the first operation whose result is not a number, with a traceback that names it. It"
+    " is for the search of an error: every step waits for its result.",
+)
 
 
 def run(
@@ -110,7 +101,8 @@ def run(
     validate(config)
     with hold(workdir):
         if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
-            return run_splits(config, workdir, mode, splits, profile)
+            one = functools.partial(run, mode=mode, profile=profile)
+            return run_splits(one, config, workdir, splits)
         return run_one(config, workdir, mode, profile)
 
 
@@ -175,205 +167,6 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
     return write_mean((workdir / next(iter(others))).parent, config, scores)
 
 
-def open_others(config: Config) -> dict[str, Source]:
-    """What `config.eval.data` names, each split by the folder that takes its scores.
-
-    Raises:
-        UserError: it is not there, or not what it should be.
-    """
-    if config.eval.data is None:
-        return {}
-    name, _, root = config.eval.data.partition(":")
-    splits = index.NUM_SPLITS.get(name)
-    folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
-    try:
-        return {
-            folder: open_source(dataclasses.replace(config.data, name=name, root=root, split=split))
-            for folder, split in folders.items()
-        }
-    except UserError as error:
-        raise UserError(f"config.eval.data={config.eval.data}: {error}") from None
-
-
-def run_table(
-    name: str, number: str, changes: Mapping[str, Any], workdir: Path, mode: Mode
-) -> None:
-    """The rows of a paper's table one after another, each in `workdir/<variant>`.
-
-    A row that is done, training and scores, is not run again. Rows that differ in the scoring alone
-    train once: the others start from a copy of the first one's checkpoints.
-
-    Args:
-        name: of the config file that has the rows.
-        number: of the table.
-        changes: to the config of every row, by keys such as `train.precision`.
-        workdir: takes the rows, and the table as `table<number>.md`.
-        mode: of every row.
-
-    Raises:
-        UserError: a change is of what the rows differ in; and whatever a run raises.
-    """
-    configs = {}
-    for row, variant in tables_of(load_variants(name))[number].items():
-        configs[row] = load_config(name, row)
-        for key, value in changes.items():
-            if key in variant.changes:
-                raise UserError(
-                    f"--config.{key}={value}: Table {number} is of its effect, and its row {row}"
-                    f" has {variant.changes[key]}"
-                )
-            *path, last = key.split(".")
-            setattr(functools.reduce(getattr, path, configs[row]), last, value)
-        validate(configs[row])
-    trained: list[tuple[Config, Path]] = []
-    with hold(workdir):
-        for i, (row, config) in enumerate(configs.items(), start=1):
-            folder, count = workdir / row, f"row {i} of {len(configs)}, {row}"
-            # Asked of one process: what another sees may be of a moment before.
-            asked = distributed.is_first() and mode == "train_and_evaluate"
-            if distributed.any_host(asked and is_done(folder, config), "the next row"):
-                print(f"{count}: done before, in {folder}", flush=True)
-            else:
-                print(f"{count}: in {folder}", flush=True)
-                if mode == "train_and_evaluate":
-                    for other, base in trained:
-                        if same_training(config, other):
-                            lend_training(base, folder)
-                run(config, folder, mode)
-            trained.append((config, folder))
-        if distributed.is_first():
-            runs, _ = tables.find_runs([workdir])
-            text = tables.to_markdown(tables.fill([find_config(name)], number, runs))
-            out = workdir / f"table{number}.md"
-            out.write_text(text, encoding="utf-8")
-            print(f"\n{text}\nwritten: {out}", flush=True)
-
-
-def is_done(folder: Path, config: Config) -> bool:
-    """Whether a folder holds the run of a config, trained to its end and scored."""
-    if not tables.is_run(folder):
-        return False
-    there = tables.read_run(folder)
-    same = not tables.differences(there.config, config, tables.NO_MATTER)
-    return bool(same and there.scores and not there.unfinished)
-
-
-def lend_training(base: Path, folder: Path) -> None:
-    """Copies what the training of one run has left into the folder of another, if it has none."""
-    for source in (base, *sorted(base.glob("split*"))):
-        to = folder / source.relative_to(base)
-        if not has_checkpoint(source):
-            continue
-        if distributed.is_first() and not has_checkpoint(to):
-            print(f"{to}: trained as {source} was, whose checkpoints are copied", flush=True)
-            shutil.rmtree(to / "lent", ignore_errors=True)
-            shutil.copytree(source / FOLDER, to / "lent")
-            shutil.copy2(source / "metrics.jsonl", to)
-            shutil.rmtree(to / FOLDER, ignore_errors=True)
-            (to / "lent").rename(to / FOLDER)  # A copy that was killed half-way is not there.
-        distributed.require_shared(to / FOLDER)
-
-
-def run_splits(
-    config: Config, workdir: Path, mode: Mode, splits: int, profile: range
-) -> dict[str, Any]:
-    """A run for each split of the data set, in `workdir/split0`, ...; the scores are their mean."""
-    scores = []
-    for split in range(splits):
-        print(f"split {split}, {splits} in all", flush=True)
-        cache = config.data.cache and f"{config.data.cache}/split{split}"
-        data = dataclasses.replace(config.data, split=split, cache=cache)
-        # The paper's figures are of all splits.
-        one = dataclasses.replace(config, data=data, paper={}, paper_source="")
-        scores.append(run(one, workdir / f"split{split}", mode, profile))
-    return write_mean(workdir, config, scores)
-
-
-def write_mean(workdir: Path, config: Config, scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean over the splits, printed and written as a run's own scores are."""
-    mean = {
-        key: float(np.mean([s[key] for s in scores])) if isinstance(value, float) else value
-        for key, value in scores[0].items()
-    } | {"split": f"mean of {len(scores)}"}
-    print(f"all splits, {describe(mean)}", flush=True)
-    if not distributed.is_first():
-        return mean
-    report.write_scores(workdir, mean)
-    common: dict[str, Any] = {
-        "config": config.to_dict(),
-        "scores": mean,
-        "paper": config.paper,
-        "paper_source": config.paper_source,
-    }
-    report.write_report(workdir, **common)
-    page = report.write_page(
-        workdir, **common, splits={f"split{n}": one for n, one in enumerate(scores)}
-    )
-    print(f"report: {page}", flush=True)
-    return mean
-
-
-def setup(config: Config) -> dict[str, Any]:
-    """What all processes of a run must have alike. Where the data lies may differ."""
-    here = {
-        "jaxreid": __version__,
-        "jax": jax.__version__,
-        "devices of a process": f"{jax.local_device_count()} {jax.local_devices()[0].device_kind}",
-    }
-    keys = flat_keys(config.to_dict(), "config.")
-    return here | {k: keys[k] for k in keys.keys() - {"config.data.root", "config.data.cache"}}
-
-
-def check_files(config: Config, source: Source, *others: Source) -> None:
-    """Decodes every file that the first epoch and the scoring read; each process takes its share.
-
-    Raises:
-        UserError: some do not decode; names the first ones.
-    """
-    train = source.data.train
-    paths = [train.path(row) for row in first_epoch_rows(config, source)]
-    for data in [each.data for each in others or (source,)]:
-        for split in (data.query, data.gallery):
-            paths += [split.path(row) for row in range(split.size)]
-    paths = list(dict.fromkeys(paths))
-    print(f"decoding {len(paths)} files to check them", flush=True)
-    if broken := find_broken(paths[jax.process_index() :: jax.process_count()]):
-        rest = f" (and {len(broken) - 3} more files)" if len(broken) > 3 else ""
-        raise UserError("; ".join(broken[:3]) + rest)
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX was told another place."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "jaxreid" / "xla"))
-
-
-def report_errors(command: Callable[[], object]) -> int:
-    """Runs a command; what a user can put right, or asked for, is one line and an exit code."""
-    try:
-        command()
-    except UserError as error:
-        print(f"jaxreid: error: {distributed.name()}{error}", file=sys.stderr, flush=True)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"jaxreid: error: {distributed.name()}{where}{error.strerror}", file=sys.stderr)
-        return 2
-    except distributed.Lost as lost:
-        print(f"jaxreid: error: {distributed.name()}{lost}", file=sys.stderr, flush=True)
-        return distributed.LOST
-    except Interrupted as stopped:
-        print(f"jaxreid: {stopped}", file=sys.stderr)
-        return stopped.exit_code
-    except KeyboardInterrupt:  # Outside the training loop there is nothing to save.
-        print("jaxreid: stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
-
-
 def profiled_steps(text: str | None, mode: Mode) -> range:
     """The steps that `--profile` names; none without it.
 
@@ -397,6 +190,7 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if argv[1:]:
             raise UserError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
+        jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
         distributed.start(_DISTRIBUTED.value, _DEADLINE.value)
         workdir, mode = Path(_WORKDIR.value or ""), cast(Mode, _MODE.value)
         flag, config = flags.FLAGS["config"], _CONFIG.value
@@ -408,7 +202,8 @@ def main(argv: list[str]) -> None:
             changes = {key: operator.attrgetter(key)(config) for key in keys}
             if profile:
                 raise UserError(f"--profile={_PROFILE.value}: expected one row, not a whole table")
-            run_table(name, number, changes, workdir, mode)
+            row, trains = functools.partial(run, mode=mode), mode == "train_and_evaluate"
+            run_table(row, name, number, changes, workdir, trains=trains)
         else:
             run(config, workdir, mode, profile)
 

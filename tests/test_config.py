@@ -11,21 +11,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxreid import config as configs
-from jaxreid.config import (
-    Config,
-    Data,
-    Eval,
-    Optim,
-    Train,
-    Variant,
-    claim_workdir,
-    find_config,
-    load_config,
-    parse_flags,
-    validate,
-)
+from jaxreid.command import CONFIGS, find_config, load_config, parse_flags
+from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, validate
 from jaxreid.errors import UserError
 from jaxreid.models import attention_driven, cosam, duatm
+from jaxreid.workdir import claim_workdir
 
 FILES = sorted(Path("configs").glob("*.py"))
 
@@ -205,7 +195,7 @@ def test_a_config_without_variants():
 
 
 def test_a_config_by_its_name(tmp_path, monkeypatch):
-    there = configs.CONFIGS / "duatm_market.py"
+    there = CONFIGS / "duatm_market.py"
     assert there.samefile("configs/duatm_market.py")
     monkeypatch.chdir(tmp_path)
     assert find_config("duatm_market") == find_config("duatm_market.py") == there
@@ -228,7 +218,7 @@ def test_a_config_by_its_name(tmp_path, monkeypatch):
 
 def test_help_lists_the_configs(capsys):
     with pytest.raises(SystemExit) as stop:
-        load_config("help")
+        parse_flags(["main", "--config=help"])
     assert stop.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(FILES) + 2

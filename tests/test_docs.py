@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxreid import main, trained
-from jaxreid.config import load_config, load_variants
+from jaxreid.command import load_config, load_variants
 from jaxreid.data import index
 from jaxreid.errors import UserError
 from tests.models import test_contract as contract

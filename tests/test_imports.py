@@ -102,7 +102,7 @@ for module in pkgutil.walk_packages(jaxreid.__path__, "jaxreid."):
     if module.name not in ("jaxreid.data.builders",):
         importlib.import_module(module.name)
 from pathlib import Path
-from jaxreid.config import load_config
+from jaxreid.command import load_config
 from jaxreid.errors import UserError
 from jaxreid.main import run
 config = load_config(Path("configs/duatm_synthetic.py"))

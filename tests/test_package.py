@@ -213,7 +213,7 @@ print(len(names))
 def test_a_users_types_are_checked(installed, tmp_path):
     script = tmp_path / "mine.py"
     script.write_text(
-        "from jaxreid.config import load_config\n"
+        "from jaxreid.command import load_config\n"
         'size: tuple[int, int] = load_config("duatm_market").data.image_size\n'
         "name: str = size\n"
     )

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from jaxreid.config import load_config
+from jaxreid.command import load_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

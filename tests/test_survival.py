@@ -16,15 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import lock, main, sharding
+from jaxreid import main, sharding
 from jaxreid import train as training
+from jaxreid import workdir as folder
 from jaxreid.checkpoint import load_variables
+from jaxreid.command import report_errors
 from jaxreid.data import pipeline
 from jaxreid.data.sampler import Plan
 from jaxreid.data.sources import open_source
 from jaxreid.errors import Interrupted, UserError
-from jaxreid.lock import hold
 from jaxreid.logs import RunLog, read_metrics
+from jaxreid.workdir import hold
 
 
 def run(config, workdir, evaluate=lambda _: {}):
@@ -242,14 +244,14 @@ def test_a_full_disk_is_one_line_anywhere(capsys):
         with open("/dev/full", "w", buffering=1) as file:
             file.write("a picture\n")
 
-    assert main.report_errors(command) == 2
+    assert report_errors(command) == 2
     assert capsys.readouterr().err == "jaxreid: error: No space left on device\n"
 
     def broken():
         raise OSError(errno.EIO, "no such luck")
 
     with pytest.raises(OSError, match="no such luck"):
-        main.report_errors(broken)
+        report_errors(broken)
 
 
 @pytest.mark.slow
@@ -295,7 +297,7 @@ def test_the_second_process_is_refused(tiny, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from jaxreid.lock import hold
+from jaxreid.workdir import hold
 
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
@@ -334,7 +336,7 @@ def test_a_lock_that_is_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
         calls.append(file)
         flock(file, operation)
 
-    monkeypatch.setattr(lock.fcntl, "flock", late)
+    monkeypatch.setattr(folder.fcntl, "flock", late)
     with hold(tmp_path):
         assert len(calls) == 2
         with pytest.raises(UserError, match="is at work there"), hold(tmp_path):
@@ -345,7 +347,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     def none(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(folder.fcntl, "flock", none)
     with hold(tmp_path):
         assert capsys.readouterr().out == (
             f"{tmp_path / 'lock'}: no lock can be had there (No locks available), so none is\n"
@@ -353,7 +355,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock.distributed, "is_first", lambda: False)
+    monkeypatch.setattr(folder.distributed, "is_first", lambda: False)
     with hold(tmp_path), hold(tmp_path), RunLog(tmp_path, step=0, total=1) as log:
         log.write(1, {"loss": 1.0})
         log.advance(1)

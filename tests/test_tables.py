@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from jaxreid import main
-from jaxreid.config import claim_workdir, load_config, load_variants, tables_of
+from jaxreid import main, series
+from jaxreid.command import load_config, load_variants
+from jaxreid.config import tables_of
 from jaxreid.errors import UserError
 from jaxreid.report import __main__ as command
 from jaxreid.report import tables
+from jaxreid.workdir import claim_workdir
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = """
@@ -287,7 +289,7 @@ def test_the_rows_of_a_table_are_run_and_gone_on_with(tiny_file, tmp_path, capsy
     workdir = tmp_path / "t1"
 
     def run_table():
-        main.run_table(str(tiny_file), "1", {"train.seed": 1}, workdir, "train_and_evaluate")
+        series.run_table(main.run, str(tiny_file), "1", {"train.seed": 1}, workdir, trains=True)
         return capsys.readouterr().out
 
     said = run_table()

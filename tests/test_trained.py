@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from jaxreid import trained
-from jaxreid.config import Config, Data, Optim, claim_workdir, load_config
+from jaxreid.command import load_config
+from jaxreid.config import Config, Data, Optim
 from jaxreid.errors import UserError
 from jaxreid.models import duatm
+from jaxreid.workdir import claim_workdir, read_config
 from tests.search.conftest import make_run
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
@@ -23,7 +25,7 @@ def test_a_config_comes_back(path, tmp_path):
     config = load_config(path)
     config.data.root = "/data"
     claim_workdir(config, tmp_path, "abc", 625)
-    found, num_ids = trained.read_config(tmp_path)
+    found, num_ids = read_config(tmp_path)
     assert found == config
     assert type(found.model) is type(config.model)
     assert num_ids == 625
@@ -58,7 +60,7 @@ def test_what_is_no_config_of_a_run(tmp_path):
     def error_of(text):
         path.write_text(text if isinstance(text, str) else json.dumps(text))
         with pytest.raises(UserError) as error:
-            trained.read_config(tmp_path)
+            read_config(tmp_path)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -80,9 +82,9 @@ def test_what_is_no_config_of_a_run(tmp_path):
         assert "not the config of a run" in error_of(text)
     path.unlink()
     with pytest.raises(UserError, match=r"config.json: No such file .*; expected the folder of a"):
-        trained.read_config(tmp_path)
+        read_config(tmp_path)
     # What an earlier version did not know has its default.
     del good["eval"]["rerank"]
     path.write_text(json.dumps(good))
-    assert trained.read_config(tmp_path)[0] == config
-    assert dataclasses.asdict(trained.read_config(tmp_path)[0])["optim"]["lr"] == 0.5
+    assert read_config(tmp_path)[0] == config
+    assert dataclasses.asdict(read_config(tmp_path)[0])["optim"]["lr"] == 0.5

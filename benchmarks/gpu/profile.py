@@ -10,7 +10,7 @@ import jax
 from benchmarks.gpu.figures import Figures
 from benchmarks.gpu.step import CONFIGS
 from benchmarks.train_step import measure
-from jaxreid.config import load_config
+from jaxreid.command import load_config
 from tests.networks import MODELS, SIZES
 
 TOP = 10

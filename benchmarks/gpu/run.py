@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.gpu.figures import Figures
 from benchmarks.train_step import measure
-from jaxreid.config import load_config
+from jaxreid.command import load_config
 from jaxreid.logs import read_metrics
 from jaxreid.synthetic.images import Spec, write_market
 

@@ -20,7 +20,8 @@ from benchmarks.gpu.figures import Figures, time_calls
 from benchmarks.gpu.sanity import product_rate
 from benchmarks.train_step import measure
 from jaxreid.backbones import densenet121, resnet50, se_resnet50
-from jaxreid.config import Config, load_config
+from jaxreid.command import load_config
+from jaxreid.config import Config
 from tests.networks import MODELS, SIZES
 
 # Those of DuATM and COSAM, at the papers' batches: 10 x 4 images, and 8 x 4 clips of 4 frames.

@@ -7,31 +7,17 @@ own, as its `config.json` says, whatever its folder is called: where the data li
 what is shown, the seed, the precision and the first weights may differ.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jaxreid.config import CONFIGS, Config, flat_keys, load_config, load_variants, tables_of
-from jaxreid.data import index
+from jaxreid.command import CONFIGS, load_config, load_variants
+from jaxreid.config import Config, tables_of
 from jaxreid.errors import UserError, nearest
-from jaxreid.logs import read_metrics
 from jaxreid.report.words import SCORES
-from jaxreid.trained import read_config
-
-# Changes no figure.
-NO_MATTER = frozenset(
-    {
-        *("paper", "paper_source", "model.pretrained"),
-        *("data.root", "data.source", "data.check", "data.joints", "data.cache"),
-        *("train.checkpoint_every", "train.keep", "train.log_every"),
-        *("eval.every", "eval.batch_size", "eval.query_block", "eval.gallery_block"),
-        *("eval.max_rank", "eval.pictures", "eval.lengths"),
-    }
-)
-_OF_NO_ROW = NO_MATTER | {"train.seed", "train.precision"}
+from jaxreid.workdir import Run, differences, is_run, read_run
 
 # From left to right, as each paper has them.
 _DATA_SETS = {
@@ -42,24 +28,6 @@ _DATA_SETS = {
     "siamese_attention": ("iLIDS-VID", "PRID2011", "MARS"),
 }
 _DASH = "–"
-
-
-class Run(NamedTuple):
-    """What a run's folder says of it.
-
-    Attributes:
-        folder: of the run.
-        config: of the run; of a run over all splits of its data, as it was given.
-        scores: of `eval/metrics.json`; none where it has not been scored.
-        unfinished: how far the training has come that the scores are of; "" if to its end.
-        when: it was last scored, or else begun, in seconds.
-    """
-
-    folder: Path
-    config: Config
-    scores: Mapping[str, Any]
-    unfinished: str
-    when: float
 
 
 class Cell(NamedTuple):
@@ -123,62 +91,6 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
             except UserError as error:
                 left_out.append(str(error))
     return runs, left_out
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a run, of one split or of all, has been started in a folder."""
-    return any((folder / name / "config.json").is_file() for name in (".", "split0"))
-
-
-def read_run(folder: Path) -> Run:
-    """What a run's folder says of it.
-
-    Raises:
-        UserError: its files cannot be read.
-    """
-    path = folder / "eval" / "metrics.json"
-    try:
-        scores = dict(json.loads(path.read_bytes())) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not the scores of a run ({error})") from None
-    if (folder / "config.json").is_file():
-        start, (config, _) = folder / "config.json", read_config(folder)
-        unfinished = _unfinished(folder, config, scores.get("step"))
-    else:
-        start, (config, _) = folder / "split0" / "config.json", read_config(folder / "split0")
-        config.data.split, total = None, index.NUM_SPLITS.get(config.data.name)
-        if total is None:
-            raise UserError(
-                f"{start}: a split of {config.data.name}, which does not come in splits"
-            )
-        splits = [folder / f"split{n}" for n in range(total)]
-        done = sum(is_run(split) and not _unfinished(split, config) for split in splits)
-        unfinished = f"{done} of {total} splits" if done < total else ""
-    when = (path if scores else start).stat().st_mtime
-    return Run(folder, config, scores, unfinished, when)
-
-
-def _unfinished(folder: Path, config: Config, scored: int | None = None) -> str:
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "epoch" in line]
-    if not lines:
-        return "not trained"
-    step, epoch, of = lines[-1]["step"], lines[-1]["epoch"], config.train
-    if of.steps and step < of.steps:
-        return f"step {step} of {of.steps}"
-    if not of.steps and epoch < of.epochs:
-        return f"epoch {epoch:.4g} of {of.epochs}"
-    return f"scored at step {scored} of {step}" if scored not in (None, step) else ""
-
-
-def differences(run: Config, row: Config, no_matter: Iterable[str] = _OF_NO_ROW) -> list[str]:
-    """What makes a run another one than a row, as in "optim.lr 0.02, not 0.01"."""
-    theirs, ours = flat_keys(run.to_dict()), flat_keys(row.to_dict())
-    keys = [key for key in (ours | theirs) if key not in no_matter]
-    return [
-        f"{key} {theirs.get(key)}, not {ours.get(key)}"
-        for key in keys
-        if theirs.get(key) != ours.get(key)
-    ]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxreid.command import report_errors, use_compilation_cache
 from jaxreid.errors import UserError
-from jaxreid.main import report_errors, use_compilation_cache
 from jaxreid.search import results
 from jaxreid.search.extractor import Extractor
 from jaxreid.search.index import open_gallery

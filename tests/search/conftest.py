@@ -5,10 +5,11 @@ import pytest
 
 from jaxreid import sharding
 from jaxreid.checkpoint import Checkpoints
-from jaxreid.config import Config, Data, Eval, claim_workdir
+from jaxreid.config import Config, Data, Eval
 from jaxreid.data.sources import open_source
 from jaxreid.search import Extractor
 from jaxreid.train import init_state
+from jaxreid.workdir import claim_workdir
 from tests.networks import MODELS
 
 

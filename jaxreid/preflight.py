@@ -1,0 +1,63 @@
+"""What is made sure of before a run begins: its data sets, its files, and that processes agree."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from jaxreid import __version__
+from jaxreid.config import Config, flat_keys
+from jaxreid.data import index
+from jaxreid.data.decode import find_broken
+from jaxreid.data.sources import Source, open_source
+from jaxreid.errors import UserError
+from jaxreid.train import first_epoch_rows
+
+
+def open_others(config: Config) -> dict[str, Source]:
+    """What `config.eval.data` names, each split by the folder that takes its scores.
+
+    Raises:
+        UserError: it is not there, or not what it should be.
+    """
+    if config.eval.data is None:
+        return {}
+    name, _, root = config.eval.data.partition(":")
+    splits = index.NUM_SPLITS.get(name)
+    folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
+    try:
+        return {
+            folder: open_source(dataclasses.replace(config.data, name=name, root=root, split=split))
+            for folder, split in folders.items()
+        }
+    except UserError as error:
+        raise UserError(f"config.eval.data={config.eval.data}: {error}") from None
+
+
+def setup(config: Config) -> dict[str, Any]:
+    """What all processes of a run must have alike. Where the data lies may differ."""
+    here = {
+        "jaxreid": __version__,
+        "jax": jax.__version__,
+        "devices of a process": f"{jax.local_device_count()} {jax.local_devices()[0].device_kind}",
+    }
+    keys = flat_keys(config.to_dict(), "config.")
+    return here | {k: keys[k] for k in keys.keys() - {"config.data.root", "config.data.cache"}}
+
+
+def check_files(config: Config, source: Source, *others: Source) -> None:
+    """Decodes every file that the first epoch and the scoring read; each process takes its share.
+
+    Raises:
+        UserError: some do not decode; names the first ones.
+    """
+    train = source.data.train
+    paths = [train.path(row) for row in first_epoch_rows(config, source)]
+    for data in [each.data for each in others or (source,)]:
+        for split in (data.query, data.gallery):
+            paths += [split.path(row) for row in range(split.size)]
+    paths = list(dict.fromkeys(paths))
+    print(f"decoding {len(paths)} files to check them", flush=True)
+    if broken := find_broken(paths[jax.process_index() :: jax.process_count()]):
+        rest = f" (and {len(broken) - 3} more files)" if len(broken) > 3 else ""
+        raise UserError("; ".join(broken[:3]) + rest)
