@@ -37,7 +37,6 @@ from jaxreid.config import (
     load_variants,
     parse_flags,
     same_training,
-    tables_of,
     validate,
 )
 from jaxreid.data import index
@@ -56,6 +55,7 @@ from jaxreid.train import (
     restore_or_start,
     train,
 )
+from jaxreid.variants import tables_of
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
