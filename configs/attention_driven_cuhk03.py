@@ -28,61 +28,14 @@ them. `no_norm` changes the scoring alone, so it scores a run that is there: `--
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, Variant, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-_LABELED, _DETECTED = "CUHK03-L", "CUHK03-D"  # as the paper calls them
-
-# Table 6: rank-1 in percent, on labeled and detected boxes.
-_ROWS = {
-    "baseline": (85.46, 80.02),
-    "aligned": (89.15, 84.47),
-    "intra": (91.50, 88.38),
-    "inter": (91.76, 89.53),
-    "intra_inter": (94.96, 93.45),
-}
-# Tables 5 and 6, with rank-5 and rank-10.
-_TUNED: dict[str, recipes.Figures] = {
-    _LABELED: (96.43, None, 99.73, 99.91),
-    _DETECTED: (93.58, None, 98.91, 99.42),
-}
-# Table 10: rank-1, on labeled and detected boxes.
-_WEIGHTS = {
-    0.0: (80.22, 74.83),
-    0.1: (94.99, 93.51),
-    0.2: (95.91, 93.56),
-    0.3: (95.74, 93.53),
-    0.4: (95.41, 93.49),
-    0.5: (94.96, 93.45),
-    0.6: (94.88, 92.99),
-    0.7: (94.74, 92.57),
-    0.8: (94.40, 91.99),
-    0.9: (94.16, 91.65),
-    1.0: (93.56, 91.19),
-}
-
-
-def _variants(boxes: str, column: int) -> dict[str, Variant]:
-    printed: dict[str, dict[str, recipes.Figures]] = {
-        "6": {name: (rank1[column],) for name, rank1 in _ROWS.items()},
-        "5, 6": {"tuned": _TUNED[boxes]},
-    }
-    weights = {value: (rank1[column],) for value, rank1 in _WEIGHTS.items()}
-    return {
-        **recipes.attention_driven_rows(boxes, printed, tuned_weight=0.2),
-        **recipes.attention_driven_weights(boxes, weights),
-        **recipes.attention_driven_readings(boxes),
-    }
-
-
-VARIANTS = {
-    **_variants(_LABELED, 0),
-    **{
-        f"detected_{name}": row._replace(
-            changes={**row.changes, "data.name": "cuhk03_classic_detected"}
-        )
-        for name, row in _variants(_DETECTED, 1).items()
-    },
-    "all_splits": Variant({"data.split": None}, {}, _LABELED, "the 20 splits: ours"),
+VARIANTS = rows("attention_driven", "CUHK03-L") | {
+    f"detected_{name}": row._replace(
+        changes={**row.changes, "data.name": "cuhk03_classic_detected"}
+    )
+    for name, row in rows("attention_driven", "CUHK03-D").items()
 }
 
 

@@ -24,49 +24,10 @@ them. `no_norm` changes the scoring alone, so it scores a run that is there: `--
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-# Percent: rank-1, mAP.
-_ROWS: dict[str, dict[str, recipes.Figures]] = {
-    "6": {
-        "baseline": (75.98, 57.23),
-        "aligned": (76.71, 60.67),
-        "intra": (80.12, 63.75),
-        "inter": (79.62, 64.27),
-        "intra_inter": (84.78, 71.92),
-    },
-    "4, 6": {"tuned": (86.04, 74.57)},
-}
-# Table 10: rank-1, mAP.
-_WEIGHTS = {
-    0.0: (72.17, 54.35),
-    0.1: (85.90, 74.10),
-    0.2: (85.63, 73.40),
-    0.3: (85.56, 72.83),
-    0.4: (84.93, 72.27),
-    0.5: (84.78, 71.92),
-    0.6: (83.71, 70.27),
-    0.7: (83.58, 69.42),
-    0.8: (83.21, 69.10),
-    0.9: (82.49, 68.14),
-    1.0: (81.46, 67.32),
-}
-# Table 11: rank-1, mAP, rank-5, rank-10.
-_OVERLAPS = {
-    0: (84.42, 71.26, 92.23, 94.28),
-    1: (84.87, 71.62, 92.81, 94.66),
-    2: (85.41, 71.87, 92.63, 94.85),
-    3: (85.42, 72.32, 92.68, 94.48),
-    4: (85.14, 71.96, 92.28, 94.32),
-    5: (84.78, 71.92, 92.10, 94.30),
-    6: (84.41, 71.42, 92.68, 94.79),
-}
-VARIANTS = {
-    **recipes.attention_driven_rows("DukeMTMC-reID", _ROWS, tuned_weight=0.1),
-    **recipes.attention_driven_weights("DukeMTMC-reID", _WEIGHTS),
-    **recipes.attention_driven_overlaps("DukeMTMC-reID", _OVERLAPS),
-    **recipes.attention_driven_readings("DukeMTMC-reID"),
-}
+VARIANTS = rows("attention_driven", "DukeMTMC-reID")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -16,17 +16,11 @@ A variant is a part of the method: `--config=configs/attention_driven_synthetic.
 lists them.
 """
 
-from jaxreid import recipes
-from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.models import attention_driven
+from jaxreid.variants import choose, rows
 
-VARIANTS = {
-    **{
-        name: Variant(changes, {}, "Synthetic images", f"{name}: ours")
-        for name, changes in recipes.ATTENTION_DRIVEN_ROWS.items()
-    },
-    **recipes.attention_driven_readings("Synthetic images"),
-}
+VARIANTS = rows("attention_driven", "Synthetic images")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -22,33 +22,10 @@ last stride of 2: the gain over them has two causes, so train your own.
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, Variant, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-# Table 4: how frames become a clip, without and with COSAM 4,5. Percent: rank-1, rank-5.
-_HEADS = {
-    ("resnet50", "tp", ()): (73.9, 92.6),
-    ("resnet50", "tp", (4, 5)): (75.5, 94.1),
-    ("resnet50", "ta", ()): (72.3, 92.4),
-    ("resnet50", "ta", (4, 5)): (74.9, 94.4),
-    ("resnet50", "rnn", ()): (68.5, 93.2),
-    ("resnet50", "rnn", (4, 5)): (68.9, 93.1),
-    ("se_resnet50", "tp", ()): (76.9, 93.9),
-    ("se_resnet50", "tp", (4, 5)): (79.6, 95.3),
-    ("se_resnet50", "ta", ()): (74.7, 93.2),
-    ("se_resnet50", "ta", (4, 5)): (77.1, 94.7),
-    ("se_resnet50", "rnn", ()): (77.4, 94.4),
-    ("se_resnet50", "rnn", (4, 5)): (77.8, 97.3),
-}
-VARIANTS = {
-    **recipes.cosam_heads("iLIDS-VID", _HEADS),
-    # Section 6.2's number of steps, which on MARS is the released code's number of epochs.
-    "long": Variant(
-        {"train.epochs": 3330, "optim.decay_epochs": (833, 1666, 2499)},
-        {},
-        "iLIDS-VID",
-        "section 6.2's 60 k steps: ours",
-    ),
-}
+VARIANTS = rows("cosam", "iLIDS-VID")
 
 
 def get_config(variant: str | None = None) -> Config:

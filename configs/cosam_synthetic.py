@@ -11,8 +11,9 @@ queries stay in the gallery, as MARS's authors score it: without them half would
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid.config import Config, Data, Eval, Optim, Train, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.models import cosam
+from jaxreid.variants import choose
 
 
 def get_config(variant: str | None = None) -> Config:

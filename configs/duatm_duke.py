@@ -12,41 +12,11 @@ from random weights, and the paper's figures should not be expected of it.
 A variant is a row of the paper: `--config=configs/duatm_duke.py:tuned`; `:help` lists them.
 """
 
-from jaxreid.config import Config, Data, Eval, Optim, Train, choose, table_row
+from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.models import duatm
+from jaxreid.variants import choose, rows
 
-_TRIPLET_ONLY = {"model.lambda1": 0.0, "model.lambda2": 0.0}
-_TUNED = {"model.drop": 0.6}  # lambda1 = 0.1 and lambda2 = 0.5 are the tuned ones here
-
-
-VARIANTS = {
-    "avepool": table_row(
-        "DukeMTMC-reID",
-        "1",
-        "AvePool + l0",
-        {**_TRIPLET_ONLY, "model.matching": "average"},
-        *(64.05, 79.44, 87.52, 43.79),
-    ),
-    "l0": table_row("DukeMTMC-reID", "1", "DuATM + l0", _TRIPLET_ONLY, 68.40, 81.73, 89.77, 48.65),
-    "l0_l1": table_row(
-        "DukeMTMC-reID", "1", "l0 + l1", {"model.lambda2": 0.0}, 69.17, 82.23, 89.36, 49.48
-    ),
-    "l0_l2": table_row(
-        "DukeMTMC-reID", "1", "l0 + l2", {"model.lambda1": 0.0}, 79.40, 90.04, 94.25, 61.55
-    ),
-    "l0_l1_l2": table_row("DukeMTMC-reID", "1", "l0 + l1 + l2", {}, 81.06, 91.11, 95.02, 62.27),
-    "tuned": table_row("DukeMTMC-reID", "1", "DuATM*", _TUNED, 81.46, 90.75, 95.11, 63.14),
-    "tuned_flip": table_row(
-        "DukeMTMC-reID",
-        "1, 6",
-        "DuATM**",
-        {**_TUNED, "eval.flip": True},
-        81.82,
-        90.17,
-        95.38,
-        64.58,
-    ),
-}
+VARIANTS = rows("duatm", "DukeMTMC-reID")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -10,8 +10,9 @@ because the run starts from random weights and has minutes on two processor core
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid.config import Config, Data, Optim, Train, choose
+from jaxreid.config import Config, Data, Optim, Train
 from jaxreid.models import duatm
+from jaxreid.variants import choose
 
 
 def get_config(variant: str | None = None) -> Config:

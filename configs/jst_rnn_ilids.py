@@ -16,9 +16,10 @@ The components of Table 2, which the paper shows on MARS alone, are variants:
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-VARIANTS = recipes.jst_rnn_components("iLIDS-VID", {"all": (55.2, 86.5, 97.0)})
+VARIANTS = rows("jst_rnn", "iLIDS-VID")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -16,18 +16,10 @@ A variant is a row of the paper: `--config=configs/jst_rnn_mars.py:cnn_tam`; `:h
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-# Table 2. Percent: rank-1, rank-5, rank-20, mAP.
-_ROWS = {
-    "cnn": (58.5, 76.3, 85.9, 40.3),
-    "cnn_rnn": (60.3, 79.2, 87.0, 42.0),
-    "cnn_tam": (62.7, 80.6, 90.5, 43.4),
-    "cnn_diff": (63.0, 81.1, 91.5, 44.8),
-    "cnn_srm": (64.2, 84.4, 94.3, 46.2),
-    "all": (70.6, 90.0, 97.6, 50.7),
-}
-VARIANTS = recipes.jst_rnn_components("MARS", _ROWS)
+VARIANTS = rows("jst_rnn", "MARS")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -16,9 +16,10 @@ The components of Table 2, which the paper shows on MARS alone, are variants:
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-VARIANTS = recipes.jst_rnn_components("PRID2011", {"all": (79.4, 94.4, 99.3)})
+VARIANTS = rows("jst_rnn", "PRID2011")
 
 
 def get_config(variant: str | None = None) -> Config:

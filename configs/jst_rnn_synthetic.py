@@ -11,11 +11,11 @@ and Adam.
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid import recipes
-from jaxreid.config import Config, Data, Eval, Optim, Train, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.models import jst_rnn
+from jaxreid.variants import choose, rows
 
-VARIANTS = recipes.jst_rnn_components("synthetic tracklets")
+VARIANTS = rows("jst_rnn", "synthetic tracklets")
 
 
 def get_config(variant: str | None = None) -> Config:

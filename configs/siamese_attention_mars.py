@@ -26,25 +26,10 @@ there: `--mode=evaluate --workdir=runs/siamese_mars`.
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-# Tables III, IV and VII. Percent: rank-1, rank-5, rank-10, rank-20.
-_ROWS = {
-    "vgg16_fc": (56.7, 73.4, 79.8, 84.4),
-    "googlenet_fc": (56.0, 72.7, 79.1, 84.0),
-    "vgg16_9_1": (57.6, 74.8, 80.7, 86.2),
-    "vgg16_1_9": (57.8, 75.6, 81.5, 87.2),
-    "vgg16_5_5": (60.5, 78.4, 82.0, 89.0),
-    "googlenet_9_1": (63.4, 79.2, 82.5, 89.0),
-    "googlenet_1_9": (64.0, 79.7, 83.0, 89.8),
-    "googlenet_5_5": (69.7, 83.4, 88.3, 93.6),
-    "googlenet_5_5_muted": (55.2, 70.6, 77.1, 82.3),
-    "max": (66.8, 81.1, 86.7, 91.2),
-    "fisher": (70.4, 85.0, 89.6, 93.2),
-    "lfda": (71.3, 85.1, 89.5, 96.9),
-    "kissme": (73.5, 85.0, 89.5, 97.5),
-}
-VARIANTS = recipes.siamese_attention_rows("MARS", _ROWS)
+VARIANTS = rows("siamese_attention", "MARS")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -20,25 +20,10 @@ there: `--mode=evaluate --workdir=runs/siamese_prid`.
 """
 
 from jaxreid import recipes
-from jaxreid.config import Config, choose
+from jaxreid.config import Config
+from jaxreid.variants import choose, rows
 
-# Tables III, IV and VII. Percent: rank-1, rank-5, rank-10, rank-20.
-_ROWS = {
-    "vgg16_fc": (62.2, 81.8, 84.2, 89.7),
-    "googlenet_fc": (62.6, 83.0, 85.0, 91.2),
-    "vgg16_9_1": (63.0, 85.0, 86.5, 92.5),
-    "vgg16_1_9": (63.7, 85.8, 88.0, 93.0),
-    "vgg16_5_5": (65.2, 88.0, 89.0, 93.5),
-    "googlenet_9_1": (68.1, 89.2, 94.5, 96.1),
-    "googlenet_1_9": (69.5, 91.0, 94.9, 96.7),
-    "googlenet_5_5": (74.8, 92.6, 97.7, 98.6),
-    "googlenet_5_5_muted": (58.6, 77.7, 80.2, 86.8),
-    "max": (72.4, 90.8, 96.0, 96.2),
-    "fisher": (79.2, 92.7, 97.4, 98.1),
-    "lfda": (75.7, 94.8, 98.3, 98.8),
-    "kissme": (77.0, 96.4, 99.2, 99.4),
-}
-VARIANTS = recipes.siamese_attention_rows("PRID2011", _ROWS)
+VARIANTS = rows("siamese_attention", "PRID2011")
 
 
 def get_config(variant: str | None = None) -> Config:

@@ -13,19 +13,11 @@ with four clips of two frames, all pairs of which are compared; a smaller dropou
 Hardware: two processor cores. Time and scores, as measured: see benchmarks/RESULTS.md.
 """
 
-from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.models import siamese_attention
+from jaxreid.variants import choose, rows
 
-VARIANTS = {
-    "drawn": Variant(
-        {"model.pairs": "drawn", "data.sampling": "pairs"},
-        {},
-        "synthetic tracklets",
-        "drawn pairs: ours",
-    ),
-    "muted": Variant({"model.attention": False}, {}, "synthetic tracklets", "no attention: ours"),
-    "max": Variant({"model.pooling": "max"}, {}, "synthetic tracklets", "maximum of frames: ours"),
-}
+VARIANTS = rows("siamese_attention", "synthetic tracklets")
 
 
 def get_config(variant: str | None = None) -> Config:

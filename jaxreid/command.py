@@ -28,12 +28,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from jaxreid import distributed
-from jaxreid.config import Config, Variant, flat_keys
+from jaxreid.config import Config, flat_keys
 from jaxreid.errors import Interrupted, UserError, nearest
-
-# Within the package where it was installed, beside it in the repository.
-_PACKAGE = Path(__file__).parent
-CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+from jaxreid.variants import CONFIGS, Variant, describe
 
 
 def find_config(name: str) -> Path:
@@ -133,6 +130,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
                 name, *variant = (value if equals else argv[i + 1]).split(":", 1)
                 if name == "help" and not Path(name).is_file():
                     print(list_configs())
+                    sys.exit(0)
+                if variant == ["help"]:
+                    print(describe(load_variants(name)))
                     sys.exit(0)
                 config = load_config(name, *variant)
                 given = ":".join([str(find_config(name)), *variant])

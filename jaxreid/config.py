@@ -5,13 +5,10 @@ A config file returns a `Config`; `jaxreid.command` finds and loads it, and flag
 
 import dataclasses
 import json
-import re
-import sys
-import textwrap
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxreid.data.clips import Cut, Sampling
 from jaxreid.data.sampler import Sampler
@@ -451,107 +448,6 @@ def _name_type(kind: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}.get(
         kind, getattr(kind, "__name__", str(kind))
     )
-
-
-class Variant(NamedTuple):
-    """A row of a paper's tables, as changes to the config.
-
-    Attributes:
-        changes: `{"model.lambda1": 0.3, ...}`.
-        paper: the published figures, as `{"rank1": 0.8875, "mAP": 0.7046}`; empty where the
-            paper gives none in print.
-        data_set: as the paper names it.
-        row: in a few words, the same ones for every data set.
-        tables: the numbers of those that have it, as printed; none for a figure of the text or of
-            a curve, and for rows of our own.
-        note: what a reader of the figures should know.
-    """
-
-    changes: Mapping[str, Any]
-    paper: Mapping[str, float]
-    data_set: str
-    row: str
-    tables: tuple[str, ...] = ()
-    note: str = ""
-
-    @property
-    def source(self) -> str:
-        """Where in the paper, as in "Market-1501, Tables 1 and 2, AvePool + l0"."""
-        *most, last = self.tables or ("",)
-        where = f"Tables {', '.join(most)} and {last}" if most else f"Table {last}"
-        words = [self.data_set, where, self.row] if last else [self.data_set, self.row]
-        return ", ".join(words) + (self.note and f"; {self.note}")
-
-
-def tables_of(variants: Mapping[str, Variant]) -> dict[str, dict[str, Variant]]:
-    """The rows of each of the paper's tables: by its number, by the names of the variants."""
-    found: dict[str, dict[str, Variant]] = {}
-    for name, variant in variants.items():
-        for number in variant.tables:
-            found.setdefault(number, {})[name] = variant
-    return found
-
-
-def choose(config: Config, variants: Mapping[str, Variant], name: str | None) -> Config:
-    """The config with a variant's changes and figures; `help` prints the list and exits.
-
-    `table1` is all rows of Table 1, for `jaxreid.main` to run one after another: the config without
-    any of their changes.
-
-    Raises:
-        UserError: no such variant.
-    """
-    tables = {f"table{number}": rows for number, rows in tables_of(variants).items()}
-    if name == "help":
-        print("\n".join(_describe(variant, row) for variant, row in variants.items()))
-        if tables:
-            print("\nThe rows of a table, one after another:")
-        for table, rows in tables.items():
-            words = textwrap.wrap(", ".join(rows), 84, break_on_hyphens=False)
-            print(f":{table:<14} " + f"\n{'':16}".join(words))
-        sys.exit(0)
-    if not name or name in tables:
-        return config
-    if name not in variants:
-        raise UserError(
-            f"config variant {name!r}: there is none of that name"
-            f"{nearest(name, [*variants, *tables])} (:help lists them)"
-        )
-    variant = variants[name]
-    for key, value in variant.changes.items():
-        section, field = key.split(".")
-        setattr(getattr(config, section), field, value)
-    config.paper, config.paper_source = dict(variant.paper), variant.source
-    return config
-
-
-def table_row(
-    data_set: str,
-    tables: str,
-    row: str,
-    changes: Mapping[str, Any],
-    rank1: float | None = None,
-    rank5: float | None = None,
-    rank20: float | None = None,
-    mean_ap: float | None = None,
-    *,
-    rank10: float | None = None,
-    note: str = "",
-) -> Variant:
-    """A variant with the figures of a table's row, in percent; None where none is printed.
-
-    `tables` are the numbers of those that have the row, as in "2, 4"; "" for none.
-    """
-    printed = {"rank1": rank1, "rank5": rank5, "rank10": rank10, "rank20": rank20, "mAP": mean_ap}
-    figures = {name: round(v / 100, 4) for name, v in printed.items() if v is not None}
-    return Variant(changes, figures, data_set, row, tuple(re.findall(r"\w+", tables)), note)
-
-
-def _describe(name: str, variant: Variant) -> str:
-    figures = ", ".join(f"{k} {v:.2%}" for k, v in variant.paper.items())
-    figures = f"the paper's {figures}" if figures else "no figure in print"
-    changes = " ".join(f"{k}={v}" for k, v in variant.changes.items()) or "(the default)"
-    return f":{name:<14} {variant.source}; {figures}\n{'':16}{changes}"
 
 
 def flat_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

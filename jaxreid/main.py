@@ -25,7 +25,7 @@ from ml_collections import config_flags
 from jaxreid import distributed, report, sharding
 from jaxreid.checkpoint import Checkpoints, has_checkpoint
 from jaxreid.command import load_variants, parse_flags, report_errors, use_compilation_cache
-from jaxreid.config import Config, tables_of, validate
+from jaxreid.config import Config, validate
 from jaxreid.data import index
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import UserError
@@ -40,6 +40,7 @@ from jaxreid.train import (
     restore_or_start,
     train,
 )
+from jaxreid.variants import tables_of
 from jaxreid.workdir import claim_workdir, hold
 
 Mode = Literal["train_and_evaluate", "evaluate"]

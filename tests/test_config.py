@@ -10,11 +10,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from jaxreid import config as configs
 from jaxreid.command import CONFIGS, find_config, load_config, parse_flags
-from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, validate
+from jaxreid.config import Config, Data, Eval, Optim, Train, validate
 from jaxreid.errors import UserError
 from jaxreid.models import attention_driven, cosam, duatm
+from jaxreid.variants import Variant, choose
 from jaxreid.workdir import claim_workdir
 
 FILES = sorted(Path("configs").glob("*.py"))
@@ -228,7 +228,7 @@ def test_help_lists_the_configs(capsys):
 
 def test_help_lists_the_variants(capsys):
     with pytest.raises(SystemExit) as stop:
-        load_config(Path("configs/duatm_market.py"), "help")
+        parse_flags(["main", "--config=configs/duatm_market.py:help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert ":tuned " in out
@@ -239,8 +239,8 @@ def test_help_lists_the_variants(capsys):
 def test_choose_leaves_the_default_alone():
     config = Config(model=duatm.Config(), paper={"mAP": 0.5})
     variants = {"a": Variant({"model.dim": 8}, {}, "MARS", "D = 8", ("9",))}
-    assert configs.choose(config, variants, None).paper == {"mAP": 0.5}
-    assert configs.choose(config, variants, "a").model.dim == 8
+    assert choose(config, variants, None).paper == {"mAP": 0.5}
+    assert choose(config, variants, "a").model.dim == 8
 
 
 @pytest.mark.parametrize(

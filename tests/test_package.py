@@ -144,10 +144,10 @@ def test_what_the_wheel_holds(wheel):
     assert f"{about}/licenses/LICENSE" in names
     assert {name.split("/")[0] for name in names} == {"jaxreid", about}
     here = [p for p in (REPOSITORY / "jaxreid").rglob("*") if p.is_file() and p.suffix != ".pyc"]
-    configs = (REPOSITORY / "configs").glob("*.py")
+    configs = [path for kind in ("*.py", "*.toml") for path in (REPOSITORY / "configs").rglob(kind)]
     assert {name for name in names if name.startswith("jaxreid/")} == {
         *(path.relative_to(REPOSITORY).as_posix() for path in here),
-        *(f"jaxreid/configs/{path.name}" for path in configs),
+        *(f"jaxreid/{path.relative_to(REPOSITORY).as_posix()}" for path in configs),
     }
     assert "jaxreid/py.typed" in names
 

@@ -11,22 +11,27 @@ from pathlib import Path
 import pytest
 
 from jaxreid import main, series
-from jaxreid.command import load_config, load_variants
-from jaxreid.config import tables_of
+from jaxreid.command import load_config, load_variants, parse_flags
 from jaxreid.errors import UserError
 from jaxreid.report import __main__ as command
 from jaxreid.report import tables
+from jaxreid.variants import tables_of
 from jaxreid.workdir import claim_workdir
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = """
-from jaxreid.config import Config, Data, Eval, Optim, Train, choose, table_row
+from jaxreid.config import Config, Data, Eval, Optim, Train
 from jaxreid.models import duatm
+from jaxreid.variants import Variant, choose
 
 VARIANTS = {{
-    "plain": table_row("Drawn", "1", "plain", {{}}, 50.0, mean_ap=40.5),
-    "flip": table_row("Drawn", "1", "with flip", {{"eval.flip": True}}, 60.0, note="printed twice"),
-    "average": table_row("Drawn", "2", "average", {{"model.matching": "average"}}, 30.0),
+    "plain": Variant({{}}, {{"rank1": 0.5, "mAP": 0.405}}, "Drawn", "plain", ("1",)),
+    "flip": Variant(
+        {{"eval.flip": True}}, {{"rank1": 0.6}}, "Drawn", "with flip", ("1",), "printed twice"
+    ),
+    "average": Variant(
+        {{"model.matching": "average"}}, {{"rank1": 0.3}}, "Drawn", "average", ("2",)
+    ),
 }}
 
 
@@ -256,7 +261,7 @@ def test_every_table_of_every_paper():
 
 def test_help_lists_the_tables(tiny_file, capsys):
     with pytest.raises(SystemExit):
-        load_config(tiny_file, "help")
+        parse_flags(["main", f"--config={tiny_file}:help"])
     assert ":table1         plain, flip\n:table2         average\n" in capsys.readouterr().out
     assert load_config(tiny_file, "table1") == load_config(tiny_file)
     with pytest.raises(UserError, match="did you mean 'table1'"):

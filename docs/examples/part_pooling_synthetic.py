@@ -9,7 +9,8 @@ Hardware: two processor cores. A test runs a small one.
 
 import part_pooling
 
-from jaxreid.config import Config, Data, Eval, Optim, Train, Variant, choose
+from jaxreid.config import Config, Data, Eval, Optim, Train
+from jaxreid.variants import Variant, choose
 
 VARIANTS = {
     "whole": Variant({"model.parts": 1}, {}, "Synthetic images", "one stripe: ours"),

@@ -13,20 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxreid.command import CONFIGS, load_config, load_variants
-from jaxreid.config import Config, tables_of
+from jaxreid.command import load_config, load_variants
+from jaxreid.config import Config
 from jaxreid.errors import UserError, nearest
 from jaxreid.report.words import SCORES
+from jaxreid.variants import CONFIGS, data_sets, tables_of
 from jaxreid.workdir import Run, differences, is_run, read_run
 
-# From left to right, as each paper has them.
-_DATA_SETS = {
-    "attention_driven": ("Market-1501", "DukeMTMC-reID", "CUHK03-L", "CUHK03-D"),
-    "cosam": ("MARS", "DukeMTMC-VideoReID", "iLIDS-VID"),
-    "duatm": ("Market-1501", "DukeMTMC-reID", "MARS"),
-    "jst_rnn": ("iLIDS-VID", "PRID2011", "MARS"),
-    "siamese_attention": ("iLIDS-VID", "PRID2011", "MARS"),
-}
 _DASH = "–"
 
 
@@ -150,7 +143,7 @@ def fill(files: Sequence[Path], number: str, runs: Sequence[Run]) -> Table:
             rows.setdefault(row.row, {})[row.data_set] = cell
     cells = [(name, data_set, cell) for name, of in rows.items() for data_set, cell in of.items()]
     method = type(cells[0][2].config.model)
-    known = _DATA_SETS.get(_method(cells[0][2].config), ())
+    known = data_sets(_method(cells[0][2].config))
     found = dict.fromkeys(data_set for _, data_set, _ in cells)
     names = sorted(found, key=lambda name: known.index(name) if name in known else len(known))
     columns = {
