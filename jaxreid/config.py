@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from jaxreid import errors
 from jaxreid.data.clips import Cut, Sampling
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, nearest
@@ -290,11 +291,7 @@ def validate(config: Config) -> None:
     check_types(config)
 
     def require(holds: bool, key: str, expected: str) -> None:
-        if not holds:
-            value = config
-            for part in key.split("."):
-                value = getattr(value, part)
-            raise UserError(f"config.{key}={value!r}: expected {expected}")
+        errors.require("config.", config, {key: (holds, expected)})
 
     d, o, t, e = config.data, config.optim, config.train, config.eval
     require(

@@ -1,6 +1,7 @@
 """Errors that a user can act on: one line that names the file, the key or the flag."""
 
 import difflib
+import operator
 import signal
 from collections.abc import Iterable, Mapping
 
@@ -15,17 +16,24 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
-def require(prefix: str, holder: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+def require(
+    prefix: str,
+    holder: object,
+    rules: Mapping[str, tuple[bool, str]],
+    text: str = "{key}={value!r}: expected {expected}",
+) -> None:
     """Raises `UserError` for the first field whose rule does not hold.
 
     Args:
         prefix: what stands before the field's name, as in `config.model.`.
-        holder: of the fields.
+        holder: has the fields; those of a section of it are named as in `optim.lr`.
         rules: for each field whether its value will do, and what was expected.
+        text: the error, of `key`, `value` and `expected`.
     """
     for name, (holds, expected) in rules.items():
         if not holds:
-            raise UserError(f"{prefix}{name}={getattr(holder, name)!r}: expected {expected}")
+            value = operator.attrgetter(name)(holder)
+            raise UserError(text.format(key=prefix + name, value=value, expected=expected))
 
 
 class Interrupted(Exception):

@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.export
@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from jaxreid import __version__, trained
 from jaxreid.errors import UserError, nearest
 from jaxreid.train import PRECISIONS
+from jaxreid.trained import Precision
 from jaxreid.types import Batch, Variables
 
-Precision = Literal["float32", "bfloat16"]
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PIXELS = (
     "RGB, 0 to 255, as decoded; resized to this height and width, bilinear, antialiased where it"
@@ -133,25 +133,12 @@ def _spec(array: Any) -> dict[str, Any]:
     return {"shape": shape, "dtype": str(array.dtype)}
 
 
-def in_dtype(network: trained.Trained, workdir: Path, dtype: Precision | None) -> trained.Trained:
-    """The network with its convolutions, and where asked for its kernels, in another type.
-
-    Args:
-        network: of a run.
-        workdir: of the run.
-        dtype: see `write`.
-    """
-    config, num_ids = trained.read_config(workdir)
-    config.train.precision = dtype or config.train.precision
-    precision, variables = PRECISIONS[config.train.precision], network.variables
-    if dtype == "bfloat16":
-        # What is one number for each channel stays as it is.
-        params = jax.tree.map(
-            lambda x: x.astype(precision) if x.ndim > 1 else x, variables["params"]
-        )
-        variables = {**variables, "params": params}
-    model = config.model.make(num_ids, dtype=precision, flip=config.eval.flip)
-    return network._replace(config=config, model=model, variables=variables)
+def with_half_kernels(variables: Variables) -> Variables:
+    """Variables whose kernels are in bfloat16; what is one number for each channel stays."""
+    params = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, variables["params"]
+    )
+    return {**variables, "params": params}
 
 
 def _whole(variables: Variables) -> Variables:
@@ -203,7 +190,9 @@ def write(
                 f"--platforms={','.join(platforms)}: JAX knows no {platform!r}"
                 f"{nearest(platform, PLATFORMS)}; expected some of {','.join(PLATFORMS)}"
             )
-    network = in_dtype(trained.load(workdir, step), Path(workdir), dtype)
+    network = trained.load(workdir, step, dtype)
+    if dtype == "bfloat16":
+        network = network._replace(variables=with_half_kernels(network.variables))
     about: dict[str, Any] = {
         "jaxreid": __version__,
         "jax": jax.__version__,

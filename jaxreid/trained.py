@@ -1,7 +1,7 @@
 """A run's network from its folder alone: no data set, no TensorFlow."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -9,6 +9,8 @@ from jaxreid.config import Config
 from jaxreid.errors import UserError
 from jaxreid.types import ReidModel, Variables
 from jaxreid.workdir import read_config
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Trained(NamedTuple):
@@ -27,12 +29,15 @@ class Trained(NamedTuple):
     features: Any
 
 
-def load(workdir: str | Path, step: int | None = None) -> Trained:
+def load(
+    workdir: str | Path, step: int | None = None, precision: Precision | None = None
+) -> Trained:
     """The network of a run.
 
     Args:
         workdir: of the run.
         step: of its checkpoint; by default the newest, whose scores the report gives.
+        precision: of the convolutions; by default the run's.
 
     Raises:
         UserError: there is no such checkpoint, or it does not fit the run's `config.json`.
@@ -43,8 +48,9 @@ def load(workdir: str | Path, step: int | None = None) -> Trained:
 
     variables = load_variables(workdir, step)
     config, num_ids = read_config(Path(workdir))
-    precision = PRECISIONS[config.train.precision]
-    model = config.model.make(num_ids, dtype=precision, flip=config.eval.flip)
+    config.train.precision = precision or config.train.precision
+    dtype = PRECISIONS[config.train.precision]
+    model = config.model.make(num_ids, dtype=dtype, flip=config.eval.flip)
     try:
         batch = example_batch(config, config.scored_clip_length)
         features = jax.eval_shape(model.features, variables, batch)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from jaxreid.errors import UserError
+from jaxreid.errors import UserError, require
 from jaxreid.synthetic.pedestrian import Person, people
 from jaxreid.synthetic.scene import stream
 
@@ -52,15 +52,15 @@ def validate(spec: Any, rules: Rules) -> None:
         "height": (spec.height >= 32, "must be at least 32 pixels"),
         "width": (spec.width >= 16, "must be at least 16 pixels"),
     }
-    kind = type(spec).__name__
-    for name, (holds, expected) in {**common, **rules}.items():
-        if not holds:
-            raise UserError(f"{kind}.{name} {expected}, not {getattr(spec, name)}")
-    for name, value in vars(spec.difficulty).items():
-        most = 1 if name == "occlusion" else math.inf
-        if not (0 <= value <= most and value < math.inf):
-            expected = "must be a probability" if most == 1 else "must be 0 or more"
-            raise UserError(f"Difficulty.{name} {expected}, not {value}")
+    kind, text = type(spec).__name__, "{key} {expected}, not {value}"
+    require(f"{kind}.", spec, {**common, **rules}, text)
+    difficulty = {
+        name: (0 <= value < math.inf, "must be 0 or more")
+        if name != "occlusion"
+        else (0 <= value <= 1, "must be a probability")
+        for name, value in vars(spec.difficulty).items()
+    }
+    require("Difficulty.", spec.difficulty, difficulty, text)
     number = spec.num_train_ids + spec.num_test_ids
     if number > 4000:  # names have four digits for a pid, and pids have gaps
         raise UserError(f"{kind}.num_train_ids + num_test_ids must be at most 4000, not {number}")
