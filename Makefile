@@ -3,7 +3,7 @@
 #   make demo    environment, synthetic data, training, scores and pictures: minutes on two cores
 #   make test    the same environment, then the tests
 #
-# `make test-fast` runs the quick ones of them, in less than three minutes on two cores.
+# `make test-fast` runs the quick ones of them, in some three minutes on two cores.
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
 # those of PyTorch, which it installs; `make browser`, the pages in Chromium, which has to be there with its
 # driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
@@ -20,8 +20,8 @@ WORKERS ?= 2
 # What else pytest is told, as in PYTEST='-m "not slow"'.
 PYTEST ?=
 READY := $(VENV)/.ready
-SLOW := $(addprefix tests/,parity browser models backbones test_launch.py test_distributed.py test_survival.py \
-	test_package.py test_export.py test_main.py test_tables.py)
+SLOW := $(addprefix tests/,parity browser models backbones benchmarks test_launch.py test_distributed.py \
+	test_survival.py test_package.py test_export.py test_main.py test_train.py test_video.py test_tables.py)
 
 .PHONY: demo demo-video test test-fast parity browser docs schema gpu lint bench clean
 
