@@ -42,7 +42,7 @@ def get_config(variant: str | None = None) -> Config:
             clip_length=2,
         ),
         optim=Optim(
-            name="adam", lr=2e-3, weight_decay=0.0, warmup=2, clip=5.0, decay_epochs=(120,)
+            name="adam", lr=2e-3, weight_decay=0.0, warmup=2, grad_clip=5.0, decay_epochs=(120,)
         ),
         train=Train(epochs=150, checkpoint_every=200, log_every=20),
         eval=Eval(clips="all", batch_size=64),

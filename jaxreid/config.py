@@ -138,10 +138,10 @@ class Optim:
         decay_factor: see above.
         frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed;
             None: all of them.
-        head_lr: factor of the learning rate for what is not the backbone.
-        bias_lr: factor of the learning rate for biases.
+        head_lr_scale: factor of the learning rate for what is not the backbone.
+        bias_lr_scale: factor of the learning rate for biases.
         bias_decay: whether biases decay.
-        clip: if set, elements of the gradient are kept within this distance of 0.
+        grad_clip: if set, elements of the gradient are kept within this distance of 0.
     """
 
     name: Literal["sgd", "adam", "rmsprop"] = "sgd"
@@ -152,10 +152,10 @@ class Optim:
     decay_epochs: tuple[int, ...] = ()
     decay_factor: float = 0.1
     frozen_epochs: int | None = 0
-    head_lr: float = 1.0
-    bias_lr: float = 1.0
+    head_lr_scale: float = 1.0
+    bias_lr_scale: float = 1.0
     bias_decay: bool = True
-    clip: float | None = None
+    grad_clip: float | None = None
 
 
 @dataclasses.dataclass
@@ -346,9 +346,9 @@ def validate(config: Config) -> None:
     require(o.lr > 0, "optim.lr", "a positive learning rate")
     require(0 <= o.momentum < 1, "optim.momentum", "0 or more, below 1")
     require(o.weight_decay >= 0, "optim.weight_decay", "0 or more")
-    require(o.head_lr >= 0, "optim.head_lr", "0 or more")
-    require(o.bias_lr >= 0, "optim.bias_lr", "0 or more")
-    require(o.clip is None or o.clip > 0, "optim.clip", "more than 0")
+    require(o.head_lr_scale >= 0, "optim.head_lr_scale", "0 or more")
+    require(o.bias_lr_scale >= 0, "optim.bias_lr_scale", "0 or more")
+    require(o.grad_clip is None or o.grad_clip > 0, "optim.grad_clip", "more than 0")
     require(o.warmup >= 0, "optim.warmup", "0 or more epochs")
     require(o.decay_factor > 0, "optim.decay_factor", "more than 0")
     require(

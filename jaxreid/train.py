@@ -318,7 +318,7 @@ def make_optimizer(
             "rmsprop": optax.scale_by_stddev(decay=0.95, eps=1e-4),
         }[optim.name]
         return optax.chain(
-            optax.identity() if optim.clip is None else optax.clip(optim.clip),
+            optax.identity() if optim.grad_clip is None else optax.clip(optim.grad_clip),
             optax.add_decayed_weights(optim.weight_decay, decays),
             scale,
             optax.identity() if optim.name == "adam" else optax.trace(optim.momentum),
@@ -339,7 +339,9 @@ def make_optimizer(
         in_backbone = path[0].key == BACKBONE
         is_bias = not _is_no_bias(path, update)
         return (
-            update * (1.0 if in_backbone else optim.head_lr) * (optim.bias_lr if is_bias else 1.0)
+            update
+            * (1.0 if in_backbone else optim.head_lr_scale)
+            * (optim.bias_lr_scale if is_bias else 1.0)
         )
 
     update = rule()

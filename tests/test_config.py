@@ -417,7 +417,7 @@ def test_the_recipe_of_jst_rnn(name, persons):
     assert (data.num_ids, data.num_instances, data.clip_length) == (8, 4, 6)
     assert data.load_size == (227, 227)
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
-    assert (optim.head_lr, optim.bias_lr, optim.bias_decay) == (10.0, 2.0, False)
+    assert (optim.head_lr_scale, optim.bias_lr_scale, optim.bias_decay) == (10.0, 2.0, False)
     assert config.train.steps == 60_000
     steps = [epoch * (persons // 8) for epoch in optim.decay_epochs]
     assert steps == pytest.approx([20_000, 40_000], abs=persons // 8)
@@ -444,7 +444,7 @@ def test_the_recipe_of_siamese_attention(name, epochs):
     assert (model.dropout, model.penalty, model.initial) == (0.7, 1.0, "glorot")
     assert (data.sampling, data.batch_size, data.clip_length) == ("pairs", 20, 20)
     assert (data.load_size, data.shift) == ((224, 224), 0.05)
-    assert (optim.name, optim.lr, optim.momentum, optim.clip) == ("rmsprop", 1e-4, 0.9, 5.0)
+    assert (optim.name, optim.lr, optim.momentum, optim.grad_clip) == ("rmsprop", 1e-4, 0.9, 5.0)
     assert (config.train.epochs, optim.frozen_epochs) == (epochs, None)
     assert (config.eval.clips, config.eval.clip_length) == ("first_last", 128)
     # Of MARS, as its authors score it; of the others no mAP is printed.

@@ -242,7 +242,7 @@ def test_rmsprop_is_centred_clipped_and_has_momentum():
     """Graves (2013), section 4.2, three steps by hand; the gradient is clipped before."""
     from jaxreid.config import Optim
 
-    optim = Optim(name="rmsprop", lr=1e-2, momentum=0.9, weight_decay=0.0, clip=5.0)
+    optim = Optim(name="rmsprop", lr=1e-2, momentum=0.9, weight_decay=0.0, grad_clip=5.0)
     optimizer, _ = make_optimizer(optim, steps_per_epoch=1)
     params = {"head": jnp.full(1, 2.0)}
     state, w, n, g, delta = optimizer.init(params), 2.0, 0.0, 0.0, 0.0
@@ -262,7 +262,12 @@ def test_new_layers_and_biases_have_their_own_rates_and_biases_do_not_decay():
     from jaxreid.config import Optim
 
     optim = Optim(
-        lr=0.1, weight_decay=0.5, momentum=0.0, head_lr=10.0, bias_lr=2.0, bias_decay=False
+        lr=0.1,
+        weight_decay=0.5,
+        momentum=0.0,
+        head_lr_scale=10.0,
+        bias_lr_scale=2.0,
+        bias_decay=False,
     )
     optimizer, _ = make_optimizer(optim, steps_per_epoch=1)
     layer = {"kernel": jnp.full(1, 4.0), "bias": jnp.full(1, 4.0)}

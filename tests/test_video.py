@@ -225,7 +225,9 @@ def siamese(tiny_video, **data):
     config.data.image_size, config.data.enlarge, config.data.clip_draw = (96, 96), 1.0, "clip"
     config.data.enlarge_probability, config.data.sampling = 1.0, "pairs"
     config.data.num_ids, config.data.num_instances = 2, 4
-    config.optim = Optim(name="rmsprop", lr=1e-3, weight_decay=0.0, clip=5.0, frozen_epochs=100)
+    config.optim = Optim(
+        name="rmsprop", lr=1e-3, weight_decay=0.0, grad_clip=5.0, frozen_epochs=100
+    )
     config.eval.clips, config.eval.clip_length = "first_last", 5
     for key, value in data.items():
         setattr(config.data, key, value)
