@@ -9,15 +9,13 @@ place of a variant the variants.
 
 import ast
 import dataclasses
-import errno
 import importlib.util
 import os
 import re
-import signal
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -27,9 +25,8 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxreid import distributed
 from jaxreid.config import Config, flat_keys
-from jaxreid.errors import Interrupted, UserError, nearest
+from jaxreid.errors import UserError, nearest
 from jaxreid.variants import CONFIGS, Variant, describe
 
 
@@ -211,31 +208,8 @@ def _register_parsers(config: Any) -> None:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX was told another place."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "jaxreid" / "xla"))
-
-
-def report_errors(command: Callable[[], object]) -> int:
-    """Runs a command; what a user can put right, or asked for, is one line and an exit code."""
-    try:
-        command()
-    except UserError as error:
-        print(f"jaxreid: error: {distributed.name()}{error}", file=sys.stderr, flush=True)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"jaxreid: error: {distributed.name()}{where}{error.strerror}", file=sys.stderr)
-        return 2
-    except distributed.Lost as lost:
-        print(f"jaxreid: error: {distributed.name()}{lost}", file=sys.stderr, flush=True)
-        return distributed.LOST
-    except Interrupted as stopped:
-        print(f"jaxreid: {stopped}", file=sys.stderr)
-        return stopped.exit_code
-    except KeyboardInterrupt:  # Outside the training loop there is nothing to save.
-        print("jaxreid: stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not home.startswith("~"):  # Else nobody knows where the user's home is.
+        jax.config.update("jax_compilation_cache_dir", f"{home}/jaxreid/xla")

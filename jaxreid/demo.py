@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from jaxreid.checkpoint import load_variables
-from jaxreid.command import load_config, report_errors, use_compilation_cache
+from jaxreid.command import load_config, use_compilation_cache
 from jaxreid.config import Config
 from jaxreid.data.pipeline import require_tensorflow
 from jaxreid.data.sources import open_source
+from jaxreid.entry import ends_in_one_line, outlive_the_reader
 from jaxreid.extract import clips
 from jaxreid.main import run
 from jaxreid.synthetic.images import write_market
@@ -52,6 +52,7 @@ IMAGES = Demo("duatm_synthetic", write_market, Path("runs/synthetic"), Path("run
 VIDEO = Demo("cosam_synthetic", write_mars, Path("runs/synthetic_video"), Path("runs/demo_video"))
 
 
+@ends_in_one_line
 def main() -> int:
     """The command. Returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -63,7 +64,9 @@ def main() -> int:
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     args = parser.parse_args()
     use_compilation_cache()
-    return report_errors(partial(demonstrate, VIDEO if args.video else IMAGES, args.started))
+    outlive_the_reader()
+    demonstrate(VIDEO if args.video else IMAGES, args.started)
+    return 0
 
 
 def demonstrate(demo: Demo, started: float) -> None:

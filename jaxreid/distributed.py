@@ -30,22 +30,17 @@ from typing import Any, NoReturn
 import jax
 import orbax.checkpoint as ocp
 
-from jaxreid.errors import UserError, nearest
+from jaxreid.errors import Lost, UserError, nearest
 
 DEADLINE = 60.0  # seconds for which a process may be silent before the others give it up
 _START = 5  # deadlines for all to come: nodes boot, images are pulled
 _PATIENCE = 30  # deadlines at a meeting for one that is alive: it may be reading, or compiling
 _BEATS = 10  # in a deadline
 _GRACE = 10.0  # seconds that the coordinator stays, for the others to hear why
-LOST = 75
-"""Exit code where a process was lost: EX_TEMPFAIL, the same command may be tried again."""
+LOST = Lost.exit_code
 
 _ROOM = "jaxreid"
 _NOTICE, _BEAT, _GONE, _SAID = (f"{_ROOM}/{name}" for name in ("notice", "beat", "gone", "said"))
-
-
-class Lost(Exception):
-    """Another process died, or did not come: nothing that the input could put right."""
 
 
 def start(spec: str = "auto", deadline: float = DEADLINE) -> None:

@@ -44,3 +44,10 @@ class Interrupted(Exception):
         super().__init__(f"stopped by signal {signum}; the same command goes on from here")
         # SLURM's warning asks for the same as the SIGTERM that follows it.
         self.exit_code = 128 + (signal.SIGTERM if signum == signal.SIGUSR1 else signum)
+
+
+class Lost(Exception):
+    """Another process died, or did not come: nothing that the input could put right."""
+
+    exit_code = 75
+    """EX_TEMPFAIL, the same command may be tried again."""

@@ -21,6 +21,7 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxreid import __version__, trained
+from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError, nearest
 from jaxreid.train import PRECISIONS
 from jaxreid.trained import Precision
@@ -253,6 +254,7 @@ def loading_script(about_file: Path) -> str:
     )
 
 
+@ends_in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -270,18 +272,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="of the checkpoint; by default the newest")
     args = parser.parse_args(argv)
     out = Path(args.out or Path(args.workdir) / "model.stablehlo")
-    try:
-        about = write(
-            args.workdir,
-            out,
-            dtype=args.dtype,
-            platforms=args.platforms.split(","),
-            distance=args.distance,
-            step=args.step,
-        )
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
+    about = write(
+        args.workdir,
+        out,
+        dtype=args.dtype,
+        platforms=args.platforms.split(","),
+        distance=args.distance,
+        step=args.step,
+    )
     print(f"written: {out} ({out.stat().st_size / 1e6:.3g} MB), described in {about}")
     print(f"To run it on image files with jax, numpy and pillow alone:\n\n{loading_script(about)}")
     return 0

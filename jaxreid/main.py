@@ -24,10 +24,11 @@ from ml_collections import config_flags
 
 from jaxreid import distributed, report, sharding
 from jaxreid.checkpoint import Checkpoints, has_checkpoint
-from jaxreid.command import load_variants, parse_flags, report_errors, use_compilation_cache
+from jaxreid.command import load_variants, parse_flags, use_compilation_cache
 from jaxreid.config import Config, validate
 from jaxreid.data import index
 from jaxreid.data.sources import Source, open_source
+from jaxreid.entry import outlive_the_reader, report_errors
 from jaxreid.errors import UserError
 from jaxreid.evaluate import Evaluator, describe, make_evaluator
 from jaxreid.preflight import check_files, open_others, setup
@@ -212,6 +213,7 @@ def main(argv: list[str]) -> None:
     # Outside the training loop there is nothing to save, and either ends the process.
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     use_compilation_cache()
+    outlive_the_reader()
     try:
         code = report_errors(command)
     except Exception as error:
@@ -224,4 +226,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.register_validator("config", bool, "expected a config (--config=help lists some)")
     flags.register_validator("workdir", bool, "expected a folder for the run")
-    app.run(main, flags_parser=parse_flags)
+    sys.exit(report_errors(lambda: app.run(main, flags_parser=parse_flags)))

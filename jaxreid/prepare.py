@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 from jaxreid.data import index
 from jaxreid.data.decode import find_broken
-from jaxreid.errors import UserError
+from jaxreid.entry import ends_in_one_line
 
 
+@ends_in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -39,11 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", help="where to write TFDS records; without it, nothing is written")
     parser.add_argument("--check", action="store_true", help="decode every image")
     args = parser.parse_args(argv)
-    try:
-        return run(args.name, args.root, args.out, split=args.split, check=args.check)
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
+    return run(args.name, args.root, args.out, split=args.split, check=args.check)
 
 
 def run(

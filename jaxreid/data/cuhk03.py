@@ -32,6 +32,7 @@ from PIL import Image
 from jaxreid.data import images, tables
 from jaxreid.data.files import elements, find_home, is_image, missing, read_matrix
 from jaxreid.data.tables import Index, ReidData
+from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 
 Kind = Literal["labeled", "detected"]
@@ -435,6 +436,7 @@ def _is_picture(found: Any) -> bool:
     return found.dtype == np.uint8 and found.ndim == 3 and found.shape[0] == 3
 
 
+@ends_in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 where the file will not do."""
     parser = argparse.ArgumentParser(
@@ -442,11 +444,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--root", required=True, help=f"the folder that holds {_RELEASE}/{_MAT}")
     root = parser.parse_args(argv).root
-    try:
-        unpack(Path(os.path.abspath(os.path.expanduser(root))))
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
+    unpack(Path(os.path.abspath(os.path.expanduser(root))))
     return 0
 
 

@@ -11,10 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.pretrained import convert, rules, save
 
 
+@ends_in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -33,11 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", help=", ".join(rules.ARCHITECTURES))
     parser.add_argument("--out", required=True, help="the .safetensors file to write")
     args = parser.parse_args(argv)
-    try:
-        return run(args.source, args.arch, args.out)
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
+    return run(args.source, args.arch, args.out)
 
 
 def run(source: str, arch: str | None, out: str) -> int:

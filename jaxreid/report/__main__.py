@@ -13,12 +13,14 @@ from jaxreid.config import Data
 from jaxreid.data.decode import decode, resize
 from jaxreid.data.index import SPLITS
 from jaxreid.data.sources import open_source
+from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.ops.boxes import body_part_boxes, strip_boxes
 from jaxreid.report.pictures import plot_parts
 from jaxreid.report.tables import find_runs, make_table, to_latex, to_markdown
 
 
+@ends_in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jaxreid.report")
@@ -41,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table.add_argument("runs", nargs="*", help="folders of runs, or that hold such folders")
     table.set_defaults(run=_lay_out)
     args = parser.parse_args(argv)
-    try:
-        args.run(args)
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
+    args.run(args)
     return 0
 
 

@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxreid.command import report_errors, use_compilation_cache
+from jaxreid.command import use_compilation_cache
+from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.search import results
 from jaxreid.search.extractor import Extractor
@@ -40,6 +40,7 @@ from jaxreid.types import Features
 _NAMED = 20  # Of the pictures that cannot be read, so many are named.
 
 
+@ends_in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files may be no UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
     use_compilation_cache()
-    return report_errors(partial(search, args))
+    search(args)
+    return 0
 
 
 def search(args: argparse.Namespace) -> None:

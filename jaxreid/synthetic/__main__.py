@@ -11,12 +11,13 @@ import re
 import sys
 from collections.abc import Sequence
 
-from jaxreid.errors import UserError
+from jaxreid.entry import ends_in_one_line
 from jaxreid.synthetic.images import Spec, write_market
 from jaxreid.synthetic.scene import Difficulty
 from jaxreid.synthetic.tracklets import VideoSpec, write_mars
 
 
+@ends_in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: a flag for each number of the spec and of its difficulty.
 
@@ -56,14 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hard = {name: flags[name] for name in vars(spec.difficulty)}
     counts = {name: flags[name] for name in vars(spec) if name in flags}
     spec = dataclasses.replace(spec, **counts, difficulty=Difficulty(**hard))
-    try:
-        if isinstance(spec, VideoSpec):
-            print(write_mars(root, spec, processes=processes))
-        else:
-            print(write_market(root, spec, processes=processes))
-    except UserError as error:
-        print(f"jaxreid: error: {error}", file=sys.stderr)
-        return 2
+    if isinstance(spec, VideoSpec):
+        print(write_mars(root, spec, processes=processes))
+    else:
+        print(write_market(root, spec, processes=processes))
     return 0
 
 
