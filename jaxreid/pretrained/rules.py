@@ -78,7 +78,8 @@ RESNET: Rules = [
         r"(convolution|normalization)",
         _hugging_face,
     ),
-    (r"classifier\.1", "classifier"),
+    # Hugging Face's, and torchreid's.
+    (r"classifier(?:\.1)?", "classifier"),
 ]
 # The port of the Caffe model. Files with `se` for `se_module` are of another network: it strides
 # in the 3x3 convolution.

@@ -18,7 +18,7 @@ HUB = "hf://"
 HUB_FILE = "model.safetensors"
 FORMAT = "jaxreid weights 1"
 
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".caffemodel")
 
 
@@ -47,8 +47,8 @@ def read(source: str | Path) -> Raw:
     """Reads weights.
 
     Args:
-        source: a file of PyTorch (`.pth`, `.pt`, `.bin`), safetensors or Caffe (`.caffemodel`);
-            `hf://owner/name` or `hf://owner/name/file` of the Hugging Face Hub; or the folder of
+        source: a file of PyTorch (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`), safetensors or Caffe
+            (`.caffemodel`); `hf://owner/name` or `hf://owner/name/file` of the Hugging Face Hub; or the folder of
             one of our runs, of which the newest checkpoint is read.
 
     Raises:
@@ -56,7 +56,7 @@ def read(source: str | Path) -> Raw:
             that no weights file needs. Nothing in it is run.
     """
     path = _download(source) if str(source).startswith(HUB) else Path(source)
-    if not path.is_dir() and path.suffix not in SUFFIXES:
+    if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{source}: expected a run's folder or a file {', '.join(SUFFIXES)}")
     try:
         return _read_file(str(source), path)
@@ -64,6 +64,8 @@ def read(source: str | Path) -> Raw:
         raise
     except torchfile.Refused as error:
         raise UserError(f"{source}: refused: {error}") from error
+    except torchfile.NoWeights as error:
+        raise UserError(f"{source}: holds no weights: {error}") from error
     except (FileNotFoundError, PermissionError) as error:
         raise UserError(f"{source}: {error.strerror or 'No such file'}") from error
     # A damaged file makes its reader fail in any way, and none of them is ours to list.
@@ -76,9 +78,9 @@ def _read_file(source: str, path: Path) -> Raw:
         from jaxreid.checkpoint import load_variables  # takes a while to import
 
         return Raw(source, "ours", flatten(load_variables(path)), whole=True)
-    if path.suffix == ".caffemodel":
+    if path.suffix.lower() == ".caffemodel":
         return Raw(source, "caffe", _widen(caffemodel.read(path)))
-    if path.suffix in TORCH_SUFFIXES:
+    if path.suffix.lower() in TORCH_SUFFIXES:
         return Raw(
             source, "torch", _widen(torchfile.read(path)), preprocessing=_preprocessing(path)
         )

@@ -44,6 +44,14 @@ _MOST_AXES = 8
 _MOST_ARGUMENTS = 16
 
 
+# Where there is more than one: the first. The mean over the steps stands behind the weights.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_ema", "ema")
+
+
+class NoWeights(Exception):
+    """The file is whole, and no weights are where they would be expected."""
+
+
 class Refused(Exception):
     """A file asks for something by a name that no weights file needs."""
 
@@ -92,10 +100,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file that `torch.save` wrote, as read-only views of what was read.
 
     Args:
-        path: of a state dict, or of a dict that holds one as `state_dict` or `model`.
+        path: of a state dict, or of a dict that holds one under one of `WRAPPERS`.
 
     Raises:
         Refused: the file asks for something that no weights file needs.
+        NoWeights: it is read, and holds none.
         Exception: of any other kind, where the file is damaged; the caller names the file.
     """
     size = path.stat().st_size
@@ -157,15 +166,17 @@ def _require_little_endian(holds: Any) -> None:
 
 
 def _state_dict(value: Any) -> dict[str, _Tensor]:
-    for key in ("state_dict", "model"):
-        if isinstance(value, dict) and isinstance(value.get(key), dict):
-            value = value[key]
-    if not isinstance(value, dict):
-        raise ValueError("no state dict: expected tensors by their names")
-    tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, _Tensor)}
-    if not tensors:
-        raise ValueError("no state dict: holds no tensors by their names")
-    return tensors
+    """The tensors by their names, from below the keys that training scripts put them under."""
+    while isinstance(value, dict):
+        tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, _Tensor)}
+        if tensors:
+            return tensors
+        below = [value[key] for key in WRAPPERS if isinstance(value.get(key), dict)]
+        if not below:
+            keys = ", ".join(ascii(key)[:40] for key in list(value)[:8])
+            raise NoWeights(f"no tensors by their names; its keys are {keys or 'none'}")
+        value = below[0]
+    raise ValueError("no state dict: expected tensors by their names")
 
 
 def _ordered_dict(items: Any = None) -> dict[Any, Any]:

@@ -14,6 +14,7 @@ from jaxreid.pretrained.rules import Architecture
 from jaxreid.pretrained.sources import Raw
 
 BACKBONE = "backbone"
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "base.")
 # Of a whole network: it depends on the number of persons.
 _CLASSIFIER = r"(.*/)?\w*classifier\w*"
 # PyTorch's names of a recurrent layer's leaves.
@@ -90,8 +91,9 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     table = chosen.torch if raw.family == "torch" else chosen.caffe
     if not table:
         raise UserError(f"{raw.source}: there are no weights of {arch} in such files")
-    leaves, dropped, unknown = {}, [], []
-    for name, array in _without_prefix(raw.arrays).items():
+    arrays, beside = _without_prefixes(raw.arrays)
+    leaves, dropped, unknown = {}, list(beside), []
+    for name, array in arrays.items():
         layer, _, leaf = name.rpartition(".")
         ours = rules.rename(layer, table)
         if ours is None:
@@ -108,17 +110,30 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
             leaves[key] = np.array(value, np.float32, order="C")
     if unknown:
         raise UserError(f"{raw.source}: not weights of {arch}: {_few(unknown)} not known there")
+    if broken := [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]:
+        raise UserError(f"{raw.source}: weights that are not finite: {_few(broken)}")
     below = f"preprocessing/{BACKBONE}/" if chosen.whole else "preprocessing/"
     mean, std = _preprocessing(raw, chosen)
     leaves |= {f"{below}mean": mean, f"{below}std": std}
     return Weights(raw.source, arch, leaves, chosen.whole, tuple(dropped))
 
 
-def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`DataParallel` puts `module.` before every name."""
-    if all(name.startswith("module.") for name in arrays):
-        return {name.removeprefix("module."): array for name, array in arrays.items()}
-    return arrays
+def _without_prefixes(
+    arrays: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The network's own names, and the names of what stands beside it, such as a trainer's heads.
+
+    A prefix goes where most names have it: `DataParallel`, `torch.compile` and whole models with a
+    backbone put one before each.
+    """
+    beside: tuple[str, ...] = ()
+    for _ in PREFIXES:  # One may stand before another.
+        for prefix in PREFIXES:
+            names = [name for name in arrays if name.startswith(prefix)]
+            if 2 * len(names) > len(arrays):
+                beside += tuple(name for name in arrays if not name.startswith(prefix))
+                arrays = {name.removeprefix(prefix): arrays[name] for name in names}
+    return arrays, beside
 
 
 def _convert_leaf(

@@ -8,6 +8,7 @@ import pytest
 
 from jaxreid.errors import UserError
 from jaxreid.pretrained import read
+from jaxreid.pretrained.torchfile import WRAPPERS
 from tests.pretrained import writers
 from tests.pretrained.writers import integer, several, tensor, text
 
@@ -20,7 +21,7 @@ ARRAYS = {
 WRITERS = {"zip": writers.write_zip, "legacy": writers.write_legacy}
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
 @pytest.mark.parametrize("form", WRITERS)
 def test_reads_what_was_written(tmp_path, form, wrapper):
     path = WRITERS[form](tmp_path / "x.pth", ARRAYS, wrapper)
@@ -226,3 +227,18 @@ def test_other_files(tmp_path):
     writers.write_records(path, b"\x80\x02]Na.")
     with pytest.raises(UserError, match="no state dict"):
         read(path)
+
+
+def test_a_file_without_weights_says_what_it_holds(tmp_path):
+    path = writers.write_zip(tmp_path / "x.pth", ARRAYS, "my_network")
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value) == (
+        f"{path}: holds no weights: no tensors by their names; its keys are 'my_network'"
+    )
+
+
+@pytest.mark.parametrize("name", ["x.PTH", "x.ckpt", "x.Pt", "x.pth.tar"])
+def test_endings_of_pytorchs_files(tmp_path, name):
+    path = writers.write_zip(tmp_path / name, {"weight": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(read(path).arrays["weight"], np.ones(2))

@@ -7,6 +7,7 @@ from jaxreid.backbones import layers
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.errors import UserError
 from jaxreid.pretrained import Raw, Weights, convert, install, load, rules, save
+from jaxreid.pretrained.weights import PREFIXES
 from jaxreid.types import TrainState
 
 
@@ -232,6 +233,40 @@ def test_prefixes_and_counters():
     weights = convert(Raw("x", "torch", arrays), "resnet50")
     assert weights.dropped == ("bn1.num_batches_tracked",)
     assert set(weights.leaves) == {"params/bn1/bias", "preprocessing/mean", "preprocessing/std"}
+
+
+@pytest.mark.parametrize("prefix", ["", *PREFIXES, "_orig_mod.module.", "module.model.backbone."])
+@pytest.mark.parametrize(
+    "heads",
+    [
+        (),
+        ("heads.bottleneck.0.weight", "heads.weight", "pixel_mean", "pixel_std"),  # fast-reid
+        ("bottleneck.weight", "classifier.weight"),  # reid-strong-baseline
+    ],
+)
+def test_other_toolkits_names(prefix, heads):
+    names = ("conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var")
+    arrays = {f"{prefix}{name}": np.ones((1,) * (4 if "conv" in name else 1)) for name in names}
+    arrays |= {name: np.ones((2, 2)) for name in heads if prefix}
+    weights = convert(Raw("x", "torch", arrays), "resnet50")
+    assert {name for name in weights.leaves if not name.startswith("preprocessing")} == {
+        "params/conv1/kernel",
+        *("params/bn1/scale", "params/bn1/bias", "batch_stats/bn1/mean", "batch_stats/bn1/var"),
+    }
+    assert weights.dropped == (heads if prefix else ())
+
+
+def test_torchreids_classifier():
+    arrays = {"bn1.bias": np.ones(2), "classifier.weight": np.ones((3, 2))}
+    leaves = convert(Raw("x", "torch", arrays), "resnet50").leaves
+    assert leaves["params/classifier/kernel"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(bad):
+    raw = Raw("x.pth", "torch", {"bn1.bias": np.array([1.0, bad])})
+    with pytest.raises(UserError, match=r"weights that are not finite: 1 \(params/bn1/bias"):
+        convert(raw, "resnet50")
 
 
 def test_what_is_not_known_is_named():
