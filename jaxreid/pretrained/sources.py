@@ -48,8 +48,8 @@ def read(source: str | Path) -> Raw:
 
     Args:
         source: a file of PyTorch (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`), safetensors or Caffe
-            (`.caffemodel`); `hf://owner/name` or `hf://owner/name/file` of the Hugging Face Hub; or the folder of
-            one of our runs, of which the newest checkpoint is read.
+            (`.caffemodel`); `hf://owner/name` or `hf://owner/name/file` of the Hugging Face Hub; or
+            the folder of one of our runs, of which the newest checkpoint is read.
 
     Raises:
         UserError: the file is not there, is damaged, is of another kind, or asks for something

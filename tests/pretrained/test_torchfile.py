@@ -234,7 +234,7 @@ def test_a_file_without_weights_says_what_it_holds(tmp_path):
     with pytest.raises(UserError) as caught:
         read(path)
     assert str(caught.value) == (
-        f"{path}: holds no weights: no tensors by their names; its keys are 'my_network'"
+        f"{path}: holds no weights: no tensors by their names; its keys are 'epoch', 'my_network'"
     )
 
 
