@@ -14,6 +14,7 @@ from jaxreid import errors
 from jaxreid.data.clips import Cut, Sampling
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, nearest
+from jaxreid.paths import local_path
 from jaxreid.types import ReidModel
 
 
@@ -399,6 +400,16 @@ def validate(config: Config) -> None:
         "eval.data",
         "name:folder, as in ilids_vid:/data/iLIDS-VID",
     )
+    for key, path in (
+        ("data.root", d.root),
+        ("data.cache", d.cache),
+        ("data.joints", d.joints),
+        ("eval.data", e.data and e.data.partition(":")[2]),
+    ):
+        try:
+            local_path(path or "")
+        except UserError as error:
+            raise UserError(f"config.{key}={error}") from None
     config.model.validate()
 
 

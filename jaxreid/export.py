@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxreid import __version__, trained
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError, nearest
+from jaxreid.paths import local_path
 from jaxreid.train import PRECISIONS
 from jaxreid.trained import Precision
 from jaxreid.types import Batch, Variables
@@ -260,8 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jaxreid.export", description=__doc__.split("\n")[0] if __doc__ else None
     )
-    parser.add_argument("--workdir", required=True, help="of the run")
-    parser.add_argument("--out", help="the file to write; by default model.stablehlo in --workdir")
+    parser.add_argument("--workdir", required=True, type=local_path, help="of the run")
+    parser.add_argument(
+        "--out", type=local_path, help="the file to write; by default model.stablehlo in --workdir"
+    )
     parser.add_argument(
         "--dtype", choices=list(PRECISIONS), help="of the convolutions; by default the run's"
     )

@@ -31,6 +31,7 @@ from jaxreid.data.sources import Source, open_source
 from jaxreid.entry import outlive_the_reader, report_errors
 from jaxreid.errors import UserError
 from jaxreid.evaluate import Evaluator, describe, make_evaluator
+from jaxreid.paths import local_path
 from jaxreid.preflight import check_files, open_others, setup
 from jaxreid.series import run_splits, run_table, write_mean
 from jaxreid.train import (
@@ -194,7 +195,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
         jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
         distributed.start(_DISTRIBUTED.value, _DEADLINE.value)
-        workdir, mode = Path(_WORKDIR.value or ""), cast(Mode, _MODE.value)
+        workdir, mode = Path(local_path(_WORKDIR.value or "")), cast(Mode, _MODE.value)
         flag, config = flags.FLAGS["config"], _CONFIG.value
         name, _, variant = config_flags.get_config_filename(flag).partition(":")
         number = variant.removeprefix("table")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from jaxreid.data import index
 from jaxreid.data.decode import find_broken
 from jaxreid.entry import ends_in_one_line
+from jaxreid.paths import local_path
 
 
 @ends_in_one_line
@@ -35,9 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--name", required=True, help=", ".join(index.PARSERS))
-    parser.add_argument("--root", required=True, help="its folder; for csv, the file")
+    parser.add_argument(
+        "--root", required=True, type=local_path, help="its folder; for csv, the file"
+    )
     parser.add_argument("--split", type=int, help="which one, of a data set with several; from 0")
-    parser.add_argument("--out", help="where to write TFDS records; without it, nothing is written")
+    parser.add_argument(
+        "--out", type=local_path, help="where to write TFDS records; without it, nothing is written"
+    )
     parser.add_argument("--check", action="store_true", help="decode every image")
     args = parser.parse_args(argv)
     return run(args.name, args.root, args.out, split=args.split, check=args.check)

@@ -12,9 +12,11 @@ import jax
 import pytest
 
 from jaxreid.__main__ import COMMANDS
-from jaxreid.command import use_compilation_cache
+from jaxreid.command import load_config, use_compilation_cache
+from jaxreid.config import validate
 from jaxreid.entry import report_errors
 from jaxreid.errors import Interrupted, Lost, UserError
+from jaxreid.paths import local_path
 from tests.test_main import REPOSITORY, TINY, environment
 
 
@@ -182,3 +184,69 @@ def test_nobody_knows_the_home(monkeypatch):
     before = jax.config.jax_compilation_cache_dir
     use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
+
+
+FAR = "gs://bucket/folder"
+PLACES = {
+    "synthetic": [[f"--root={FAR}"]],
+    "prepare": [["--name=csv", f"--root={FAR}"], ["--name=csv", "--root=x", f"--out={FAR}"]],
+    "cuhk03": [[f"--root={FAR}"]],
+    "pretrained": [
+        [FAR, "--arch=resnet50", "--out=x.safetensors"],
+        ["x.pth", "--arch=resnet50", f"--out={FAR}.safetensors"],
+    ],
+    "report": [
+        ["table", "--paper=duatm", "--table=1", f"--out={FAR}"],
+        ["table", "--paper=duatm", "--table=1", FAR],
+        ["parts", "--name=csv", f"--root={FAR}", "--out=x.png"],
+        ["parts", "--name=csv", "--root=x", f"--out={FAR}"],
+    ],
+    "search": [
+        [f"--{flag}={FAR if flag == far else 'x'}" for flag in flags]
+        for flags in [("workdir", "query", "gallery", "index", "out")]
+        for far in flags
+    ],
+    "export": [[f"--workdir={FAR}"], ["--workdir=x", f"--out={FAR}"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"), [(name, flags) for name, several in PLACES.items() for flags in several]
+)
+def test_other_machines_are_refused_in_one_line(name, flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = COMMANDS[name][0]
+    if name in ("pretrained", "report", "search", "synthetic"):
+        module += ".__main__"
+    assert importlib.import_module(module).main(flags) == 2
+    said = capsys.readouterr().err
+    assert FAR in said
+    assert said.endswith(
+        "expected a file or folder of this machine, mounted if need be; gs:// is not read\n"
+    )
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["data.root", "data.cache", "data.joints", "eval.data"])
+def test_other_machines_are_refused_in_a_config(key):
+    config = load_config("cosam_synthetic" if key == "data.cache" else "duatm_synthetic")
+    if key == "data.joints":
+        config.data.enlarge, config.data.flip = 1.0, False
+    if key == "data.cache":
+        config.data.enlarge, config.data.clip_draw = 1.0, "clip"
+    section, field = key.split(".")
+    setattr(getattr(config, section), field, f"mars:{FAR}" if key == "eval.data" else FAR)
+    with pytest.raises(
+        UserError, match=rf"^config\.{key}={FAR}: expected a file or folder of this"
+    ):
+        validate(config)
+
+
+def test_the_home_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert local_path("~/a b") == "/home/me/a b"
+    assert local_path("a/~/b") == "a/~/b"
+    assert local_path("C:/odd") == "C:/odd"
+    with pytest.raises(UserError, match="~nobody_of_that_name is no home that is known here"):
+        local_path("~nobody_of_that_name/x")

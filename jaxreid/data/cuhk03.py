@@ -34,6 +34,7 @@ from jaxreid.data.files import elements, find_home, is_image, missing, read_matr
 from jaxreid.data.tables import Index, ReidData
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
+from jaxreid.paths import local_path
 
 Kind = Literal["labeled", "detected"]
 
@@ -442,9 +443,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jaxreid.data.cuhk03", description=f"Unpacks {_MAT} into PNG files."
     )
-    parser.add_argument("--root", required=True, help=f"the folder that holds {_RELEASE}/{_MAT}")
+    parser.add_argument(
+        "--root", required=True, type=local_path, help=f"the folder that holds {_RELEASE}/{_MAT}"
+    )
     root = parser.parse_args(argv).root
-    unpack(Path(os.path.abspath(os.path.expanduser(root))))
+    unpack(Path(os.path.abspath(root)))
     return 0
 
 

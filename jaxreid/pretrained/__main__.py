@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
+from jaxreid.paths import local_path
 from jaxreid.pretrained import convert, rules, save
 
 
@@ -33,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", help="a file, a run's folder, or hf://owner/name[/file]")
     parser.add_argument("--arch", help=", ".join(rules.ARCHITECTURES))
-    parser.add_argument("--out", required=True, help="the .safetensors file to write")
+    parser.add_argument(
+        "--out", required=True, type=local_path, help="the .safetensors file to write"
+    )
     args = parser.parse_args(argv)
     return run(args.source, args.arch, args.out)
 

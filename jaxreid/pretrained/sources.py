@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 
 from jaxreid.errors import UserError
+from jaxreid.paths import local_path
 from jaxreid.pretrained import caffemodel, torchfile
 
 HUB = "hf://"
@@ -55,7 +56,7 @@ def read(source: str | Path) -> Raw:
         UserError: the file is not there, is damaged, is of another kind, or asks for something
             that no weights file needs. Nothing in it is run.
     """
-    path = _download(source) if str(source).startswith(HUB) else Path(source)
+    path = _download(source) if str(source).startswith(HUB) else Path(local_path(str(source)))
     if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{source}: expected a run's folder or a file {', '.join(SUFFIXES)}")
     try:

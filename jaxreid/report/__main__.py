@@ -16,6 +16,7 @@ from jaxreid.data.sources import open_source
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.ops.boxes import body_part_boxes, strip_boxes
+from jaxreid.paths import local_path
 from jaxreid.report.pictures import plot_parts
 from jaxreid.report.tables import find_runs, make_table, to_latex, to_markdown
 
@@ -27,20 +28,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True)
     parts = commands.add_parser("parts", help="draw images with joints and body parts")
     parts.add_argument("--name", required=True, help="of the data set, as config.data.name")
-    parts.add_argument("--root", required=True, help="its folder")
+    parts.add_argument("--root", required=True, type=local_path, help="its folder")
     parts.add_argument("--joints", default="joints.npz", help="as config.data.joints")
     parts.add_argument("--split", default="query", choices=SPLITS)
     parts.add_argument("--count", type=int, default=16, help="images, evenly spaced")
     parts.add_argument("--size", default="256,128", help="height,width that they are resized to")
     parts.add_argument("--overlap", type=float, default=0.1, help="of neighbours, in heights")
-    parts.add_argument("--out", required=True, help="the PNG to write")
+    parts.add_argument("--out", required=True, type=local_path, help="the PNG to write")
     parts.set_defaults(run=_draw_parts)
     table = commands.add_parser("table", help="a paper's table, its numbers and ours side by side")
     table.add_argument("--paper", help="whose table, by the method: duatm, cosam, ...")
     table.add_argument("--table", help="its number, as the paper prints it: 1 or III")
     table.add_argument("--format", choices=("markdown", "latex"), default="markdown")
-    table.add_argument("--out", help="the file to write, instead of printing it")
-    table.add_argument("runs", nargs="*", help="folders of runs, or that hold such folders")
+    table.add_argument("--out", type=local_path, help="the file to write, instead of printing it")
+    table.add_argument(
+        "runs", nargs="*", type=local_path, help="folders of runs, or that hold such folders"
+    )
     table.set_defaults(run=_lay_out)
     args = parser.parse_args(argv)
     args.run(args)

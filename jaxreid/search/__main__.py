@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxreid.command import use_compilation_cache
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
+from jaxreid.paths import local_path
 from jaxreid.search import results
 from jaxreid.search.extractor import Extractor
 from jaxreid.search.index import open_gallery
@@ -56,13 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    several: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "PATH"}
-    parser.add_argument("--workdir", required=True, help="folder of the run that trained it")
+    several: dict[str, Any] = {
+        "nargs": "+",
+        "action": "extend",
+        "metavar": "PATH",
+        "type": local_path,
+    }
+    parser.add_argument(
+        "--workdir", required=True, type=local_path, help="folder of the run that trained it"
+    )
     parser.add_argument("--query", required=True, **several, help="whom to search for")
     parser.add_argument("--gallery", required=True, **several, help="where to search")
     parser.add_argument("--top", type=int, default=20, help="how many to list (20)")
-    parser.add_argument("--index", help="file of the gallery's features (.npz; one below --out)")
-    parser.add_argument("--out", help="folder for the results (WORKDIR/search)")
+    parser.add_argument(
+        "--index", type=local_path, help="file of the gallery's features (.npz; one below --out)"
+    )
+    parser.add_argument("--out", type=local_path, help="folder for the results (WORKDIR/search)")
     parser.add_argument("--step", type=int, help="of the checkpoint (the newest)")
     parser.add_argument("--batch_size", type=int, help="pictures or clips at a time (the run's)")
     args = parser.parse_args(argv)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxreid.entry import ends_in_one_line
+from jaxreid.paths import local_path
 from jaxreid.synthetic.images import Spec, write_market
 from jaxreid.synthetic.scene import Difficulty
 from jaxreid.synthetic.tracklets import VideoSpec, write_mars
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         " give byte-identical files.",
         parents=[which],
     )
-    parser.add_argument("--root", required=True, help="the folder to make")
+    parser.add_argument("--root", required=True, type=local_path, help="the folder to make")
     parser.add_argument(
         "--processes", type=int, metavar="N", help="how many draw (default: every core)"
     )
