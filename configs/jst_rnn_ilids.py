@@ -23,6 +23,6 @@ VARIANTS = rows("jst_rnn", "iLIDS-VID")
 
 
 def get_config(variant: str | None = None) -> Config:
-    # 150 persons are 18 steps an epoch: 20 k steps are 1,111 epochs.
-    config = recipes.jst_rnn_config("ilids_vid", decay_epochs=(1111, 2222))
+    # 150 persons are 9 steps an epoch: 2 k steps are 222 epochs.
+    config = recipes.jst_rnn_fine_tuning("ilids_vid", decay_epochs=(222, 444))
     return choose(config, VARIANTS, variant or "all")

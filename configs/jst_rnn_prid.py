@@ -23,6 +23,6 @@ VARIANTS = rows("jst_rnn", "PRID2011")
 
 
 def get_config(variant: str | None = None) -> Config:
-    # 89 persons are 11 steps an epoch: 20 k steps are 1,818 epochs.
-    config = recipes.jst_rnn_config("prid2011", decay_epochs=(1818, 3636))
+    # 89 persons are 5 steps an epoch: 2 k steps are 400 epochs.
+    config = recipes.jst_rnn_fine_tuning("prid2011", decay_epochs=(400, 800))
     return choose(config, VARIANTS, variant or "all")

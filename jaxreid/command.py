@@ -194,6 +194,7 @@ def _register_parsers(config: Any) -> None:
         (int, flags.IntegerParser()),
         (float, flags.FloatParser()),
         (str, flags.ArgumentParser()),
+        (bool, flags.BooleanParser()),
     ):
         config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
     for name, kind in typing.get_type_hints(type(config)).items():

@@ -169,6 +169,8 @@ class Train:
         seed: of the initial parameters, the plan and the augmentation.
         precision: of the convolutions; parameters stay in float32.
         checkpoint_every: steps between checkpoints.
+        from_scratch: whether the run may start without `model.pretrained`. None: it may, unless
+            the backbone is frozen to the end and would stay random.
         keep: how many of the newest checkpoints are kept, besides the best.
         log_every: steps between lines of `metrics.jsonl`.
     """
@@ -177,6 +179,7 @@ class Train:
     steps: int | None = None
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
+    from_scratch: bool | None = None
     checkpoint_every: int = 1000
     keep: int = 2
     log_every: int = 25
@@ -281,6 +284,14 @@ class Config:
     def scored_clip_length(self) -> int | None:
         """Frames of a clip at test; None for images."""
         return self.eval.clip_length or self.data.clip_length
+
+    @property
+    def may_start_from_scratch(self) -> bool:
+        """Whether the run may start from random weights, see `Train.from_scratch`."""
+        if self.train.from_scratch is not None:
+            return self.train.from_scratch
+        frozen = self.optim.frozen_epochs
+        return frozen is not None and frozen < self.train.epochs
 
     def to_dict(self) -> dict[str, Any]:
         """Nested builtins, as in `config.json`."""

@@ -412,15 +412,20 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
 @pytest.mark.parametrize(("name", "persons"), [("mars", 625), ("ilids", 150), ("prid", 89)])
 def test_the_recipe_of_jst_rnn(name, persons):
     config = load_config(Path(f"configs/jst_rnn_{name}.py"))
+    tuned = name != "mars"  # Section 4.4 fine-tunes the network of MARS.
     model, data, optim = config.model, config.data, config.optim
     assert (model.feature, model.metric, model.test_lambda) == ("tam", "srm", 1.0)
-    assert (data.num_ids, data.num_instances, data.clip_length) == (8, 4, 6)
+    sizes = (16, 2, 6) if tuned else (8, 4, 6)
+    assert (data.num_ids, data.num_instances, data.clip_length) == sizes
     assert data.load_size == (227, 227)
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
-    assert (optim.head_lr_scale, optim.bias_lr_scale, optim.bias_decay) == (10.0, 2.0, False)
-    assert config.train.steps == 60_000
-    steps = [epoch * (persons // 8) for epoch in optim.decay_epochs]
-    assert steps == pytest.approx([20_000, 40_000], abs=persons // 8)
+    assert (optim.bias_lr_scale, optim.bias_decay) == (2.0, False)
+    assert optim.head_lr_scale == (1.0 if tuned else 10.0)
+    assert config.may_start_from_scratch != tuned
+    total, an_epoch = (6_000, persons // 16) if tuned else (60_000, persons // 8)
+    assert config.train.steps == total
+    steps = [epoch * an_epoch for epoch in optim.decay_epochs]
+    assert steps == pytest.approx([total / 3, 2 * total / 3], abs=an_epoch)
     assert (config.eval.clips, config.eval.mars_protocol) == ("central", "official")
 
 

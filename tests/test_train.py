@@ -14,7 +14,7 @@ from jaxreid.checkpoint import Checkpoints, load_variables
 from jaxreid.data.sources import open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import read_metrics
-from jaxreid.train import init_state, make_optimizer, train
+from jaxreid.train import check_model, init_state, make_optimizer, train
 
 
 def run(config, workdir, devices=1, evaluate=None, **more):
@@ -291,3 +291,26 @@ def test_steps_can_be_profiled(tiny, tmp_path, capsys):
     assert state.step == 3
     assert list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))
     assert f"profile: {tmp_path / 'traced' / 'profile'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("frozen", "from_scratch", "why"),
+    [
+        (None, None, "the backbone is frozen to the end, and would stay random"),
+        (300, None, "the backbone is frozen to the end, and would stay random"),
+        (0, False, "the recipe fine-tunes a network that was trained before"),
+        (299, None, None),
+        (None, True, None),
+    ],
+)
+def test_weights_that_a_recipe_cannot_do_without(tiny, frozen, from_scratch, why):
+    config = tiny()
+    config.optim.frozen_epochs, config.train.from_scratch = frozen, from_scratch
+    source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+    if why is None:
+        check_model(config, source, mesh, trains=True, starts=True)
+        return
+    with pytest.raises(UserError, match=rf"config\.model\.pretrained=None: expected .* {why} \("):
+        check_model(config, source, mesh, trains=True, starts=True)
+    for goes in ({"trains": False, "starts": True}, {"trains": True, "starts": False}):
+        check_model(config, source, mesh, **goes)

@@ -49,6 +49,25 @@ def test_the_plan_is_a_function_of_seed_and_step():
     assert any((other.rows(step) != forwards[step]).any() for step in range(9))
 
 
+def test_positive_pairs_of_two_cameras():
+    """iLIDS-VID and PRID2011: a tracklet of each person in each of two cameras, and K = 2."""
+    persons = 150
+    pids, camids = np.repeat(np.arange(persons), 2), np.tile([1, 2], persons)
+    lengths = np.full(2 * persons, 73)
+    tracks = Tracklets(np.cumsum(lengths) - lengths, lengths, pids, camids, np.arange(2 * persons))
+    plan = Plan(tracks, num_ids=16, num_instances=2, seed=0, clip=ClipRule(6))
+    assert plan.steps_per_epoch == 9
+    assert plan.short_ids == 0
+    for step in range(50):
+        anchor, positive = (plan.rows(step)[i::2, 0] // 73 for i in (0, 1))
+        np.testing.assert_array_equal(pids[anchor], pids[positive])
+        assert (camids[anchor] != camids[positive]).all()
+    # K = 4, which draws with replacement, would make half of the pairs one tracklet with itself.
+    plan = Plan(tracks, num_ids=8, num_instances=4, seed=0, clip=ClipRule(6))
+    pairs = np.concatenate([plan.rows(step)[:, 0].reshape(-1, 2) // 73 for step in range(100)])
+    assert np.mean(pairs[:, 0] == pairs[:, 1]) == pytest.approx(0.5, abs=0.05)
+
+
 def test_too_few_persons():
     with pytest.raises(UserError, match=r"num_ids=6: the training set has 5 persons"):
         Plan(IMAGES, num_ids=6, num_instances=2, seed=0)
