@@ -28,6 +28,7 @@ from jaxreid.train import PRECISIONS
 from jaxreid.trained import Precision
 from jaxreid.types import Batch, Variables
 
+SUFFIXES = (".stablehlo", ".hlo")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PIXELS = (
     "RGB, 0 to 255, as decoded; resized to this height and width, bilinear, antialiased where it"
@@ -182,6 +183,11 @@ def write(
     about_file, distance_file = out.with_suffix(".json"), out.with_suffix(f".distance{out.suffix}")
     if out == about_file:
         raise UserError(f"--out={out}: that is the name of the description; expected *.stablehlo")
+    if out.suffix not in SUFFIXES:
+        raise UserError(
+            f"--out={out}: what is written is StableHLO; expected a name that ends with"
+            f" {' or '.join(SUFFIXES)}"
+        )
     if about_file.name == "config.json":
         raise UserError(
             f"--out={out}: its description would be a run's config.json; expected another"

@@ -233,6 +233,10 @@ def test_kernels_in_half_precision_take_half_the_room():
     [
         (["--workdir=nowhere"], "nowhere/checkpoints: no checkpoint there"),
         (["--workdir={run}", "--out=a.json"], "--out=a.json: that is the name of the description"),
+        (
+            ["--workdir={run}", "--out=a.onnx"],
+            "--out=a.onnx: what is written is StableHLO; expected",
+        ),
         (["--workdir={run}", "--out={run}/config.hlo"], "would be a run's config.json; expected"),
         (["--workdir={run}", "--platforms=cpu,cudo"], "knows no 'cudo'; did you mean 'cuda'?"),
         (["--workdir={run}", "--out=/nowhere/a.hlo"], "--out=/nowhere/a.hlo: cannot write there"),
