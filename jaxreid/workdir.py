@@ -162,7 +162,10 @@ def claim_workdir(
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(text + "\n")
+        with temporary.open("w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # Else a power cut can leave the new name with nothing in it.
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot write there ({error.strerror})") from None
