@@ -55,7 +55,8 @@ class Data:
     """What is trained and scored on.
 
     Attributes:
-        name: the data set's layout and rules: see `jaxreid.data.index.PARSERS`.
+        name: the data set's layout and rules: see `jaxreid.data.index.PARSERS`; or
+            `my_module:function`, a parser of one's own.
         root: its folder (or CSV file); for `source="tfds"`, what `jaxreid.prepare --out` wrote.
         source: JPEG files through tf.data, a TFDS copy, or all images decoded once into memory.
         split: of a data set that comes with several, counted from 0; None runs them all, one

@@ -22,7 +22,7 @@ def open_others(config: Config) -> dict[str, Source]:
     """
     if config.eval.data is None:
         return {}
-    name, _, root = config.eval.data.partition(":")
+    name, root = index.split_place(config.eval.data)
     splits = index.NUM_SPLITS.get(name)
     folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
     try:

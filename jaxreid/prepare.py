@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--name", required=True, help=", ".join(index.PARSERS))
+    parser.add_argument(
+        "--name", required=True, help=f"{', '.join(index.PARSERS)}, or my_module:function"
+    )
     parser.add_argument(
         "--root", required=True, type=local_path, help="its folder; for csv, the file"
     )

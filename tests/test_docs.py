@@ -181,18 +181,35 @@ def test_folders_of_persons_become_a_csv(tmp_path):
 
 
 def test_a_parser_of_ones_own(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("own_layout", EXAMPLES / "own_layout.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(index.PARSERS, "own_layout", module.own_layout)
+    monkeypatch.syspath_prepend(EXAMPLES.resolve())
+    name = "own_layout:own_layout"
     for pid in (1, 2, 3, 4):
         for camid in (1, 12):
             for frame in range(2):
                 save(tmp_path / f"person{pid:02d}_cam{camid}_{frame:05d}.jpg")
-    data = index.load("own_layout", tmp_path)
+    data = index.load(name, tmp_path)
     assert (data.train.size, data.query.size, data.gallery.size) == (8, 4, 4)
     assert data.train_pids.tolist() == [1, 3]
     assert np.unique(data.query.camids).tolist() == [1, 12]
     save(tmp_path / "exp-01_c2.jpg")
     with pytest.raises(UserError, match=r"exp-01_c2\.jpg: expected a name like"):
-        index.load("own_layout", tmp_path)
+        index.load(name, tmp_path)
+    assert index.split_place(f"{name}:/a:b") == (name, "/a:b")
+    assert index.split_place("mars:/a:b") == ("mars", "/a:b")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_module:f", "'no_such_module' cannot be imported (No module named"),
+        ("own_layout:own_layuot", "has no function 'own_layuot'; did you mean 'own_layout'?"),
+        ("own_layout:", "has no function ''"),
+        (":f", "'' cannot be imported"),
+        ("builtins:str", "returned str; expected jaxreid.data.index.ReidData"),
+    ],
+)
+def test_a_parser_of_ones_own_that_is_none(name, words, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES.resolve())
+    with pytest.raises(UserError, match=re.escape(f"data.name={name}: ")) as caught:
+        index.load(name, tmp_path)
+    assert words in str(caught.value)

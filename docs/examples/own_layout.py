@@ -1,8 +1,10 @@
-"""A parser of a layout that the package does not know: `person07_cam2_00031.jpg`, in one folder.
+r"""A parser of a layout that the package does not know: `person07_cam2_00031.jpg`, in one folder.
 
 Everybody with an odd number is for training; of the others, the first image of every camera is a
-query. The function goes into `jaxreid/data/images.py`, and one line names it in
-`jaxreid.data.index.PARSERS`: then `--config.data.name=own_layout` and `jaxreid.prepare` know it.
+query. With this file where Python looks for modules, the function is a data set:
+
+    PYTHONPATH=docs/examples python -m jaxreid.main --config=duatm_market \
+        --config.data.name=own_layout:own_layout --config.data.root=/data/mine --workdir=runs/mine
 """
 
 import re

@@ -23,7 +23,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from jaxreid.data import tables
-from jaxreid.data.index import NUM_SPLITS, PARSERS, SPLITS, Index, ReidData, check_split
+from jaxreid.data.index import NUM_SPLITS, SPLITS, Index, ReidData, check_split
 from jaxreid.errors import UserError, nearest
 
 try:
@@ -52,16 +52,12 @@ class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     name = "reid_images"
     url_infos = None  # no downloads; TFDS's own look-up imports a package it does not require
     VERSION = tfds.core.Version(LAYOUT_VERSION)
-    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS declares it like this)
-        tfds.core.BuilderConfig(name=_config_name(parser, split), version=LAYOUT_VERSION)
-        for parser in PARSERS
-        for split in range(NUM_SPLITS.get(parser, 1))
-    ]
 
     def __init__(self, data: ReidData, out: Path) -> None:
         """Prepares to write `data` below `out`."""
         self.reid_data = data
-        config = _config_name(data.name, data.split)
+        name = _config_name(data.name, data.split)
+        config = tfds.core.BuilderConfig(name=name, version=LAYOUT_VERSION)
         super().__init__(data_dir=out, config=config, file_format="array_record")
 
     def _info(self) -> Any:

@@ -10,6 +10,7 @@ Nothing is downloaded: these sets are handed out by their owners under terms.
     data.gallery.path(0), data.gallery.pids[0]
 """
 
+import importlib
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "not_queries",
     "num_unmatched",
+    "split_place",
     "warnings",
 ]
 
@@ -77,21 +79,60 @@ def load(name: str, root: str | os.PathLike, split: int | None = None) -> ReidDa
     """Reads the index of a data set from its file names.
 
     Args:
-        name: one of `PARSERS`.
+        name: one of `PARSERS`, or `my_module:function` for a parser of one's own, which is given
+            the folder.
         root: the data set's folder or the one above it; for `"csv"`, the CSV file.
         split: from 0, of a data set in `NUM_SPLITS`; by default the first.
 
     Raises:
         UserError: the name is unknown, something is missing, or a file does not fit.
     """
-    if name not in PARSERS:
-        raise UserError(
-            f"data.name={name!r} is not a data set; there are {', '.join(PARSERS)}"
-            f"{nearest(name, PARSERS)}"
-        )
     path = Path(os.path.abspath(os.path.expanduser(root)))
     check_split(name, split)
+    if ":" in name:
+        data = _parser_of_ones_own(name)(path)
+        if not isinstance(data, ReidData):
+            raise UserError(
+                f"data.name={name}: returned {type(data).__name__}; expected"
+                " jaxreid.data.index.ReidData"
+            )
+        return data
+    if name not in PARSERS:
+        raise UserError(
+            f"data.name={name!r} is not a data set; there are {', '.join(PARSERS)}, and"
+            f" my_module:function{nearest(name, PARSERS)}"
+        )
     return PARSERS[name](path, split or 0) if name in NUM_SPLITS else PARSERS[name](path)
+
+
+def _parser_of_ones_own(name: str) -> Callable[..., ReidData]:
+    module, _, function = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"data.name={name}: the module {module!r} cannot be imported ({error}); expected it"
+            " where Python looks for modules (PYTHONPATH)"
+        ) from None
+    parser = getattr(found, function, None)
+    if not callable(parser):
+        there = [each for each, value in vars(found).items() if callable(value)]
+        raise UserError(
+            f"data.name={name}: {module} has no function {function!r}{nearest(function, there)}"
+        )
+    return parser
+
+
+def split_place(place: str) -> tuple[str, str]:
+    """A data set and where it is: `("mars", "/data/MARS")` of `mars:/data/MARS`.
+
+    The name may have a colon of its own, as in `my_module:function:/data/mine`.
+    """
+    name, _, root = place.partition(":")
+    if name not in PARSERS and ":" in root:
+        function, _, root = root.partition(":")
+        name = f"{name}:{function}"
+    return name, root
 
 
 def check_split(name: str, split: int | None) -> None:
