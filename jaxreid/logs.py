@@ -1,6 +1,7 @@
 """What a run says while it goes: `metrics.jsonl`, TensorBoard, and lines or a bar on the screen."""
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -153,3 +154,15 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {i}: expected a JSON object, got {line[:40]}")
         records.append(record)
     return records
+
+
+@contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Keeps a library's warnings, such as each retry, from standing before our own words."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

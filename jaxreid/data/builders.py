@@ -25,6 +25,7 @@ import numpy as np
 from jaxreid.data import tables
 from jaxreid.data.index import NUM_SPLITS, SPLITS, Index, ReidData, check_split
 from jaxreid.errors import UserError, nearest
+from jaxreid.logs import quiet
 
 try:
     import tensorflow_datasets as tfds
@@ -58,7 +59,8 @@ class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         self.reid_data = data
         name = _config_name(data.name, data.split)
         config = tfds.core.BuilderConfig(name=name, version=LAYOUT_VERSION)
-        super().__init__(data_dir=out, config=config, file_format="array_record")
+        with quiet("absl"):  # It warns of each config that it has no list of.
+            super().__init__(data_dir=out, config=config, file_format="array_record")
 
     def _info(self) -> Any:
         # `dataset_info_from_configs` would look for a README in a package of the builder's own.

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 import safetensors
 
 from jaxreid.errors import UserError
+from jaxreid.logs import quiet
 from jaxreid.paths import local_path
 from jaxreid.pretrained import caffemodel, torchfile
 
@@ -148,7 +147,7 @@ def _download(source: str | Path) -> Path:
         ) from error
     repository = f"{owner}/{name}"
     try:
-        with _quiet("huggingface_hub"):
+        with quiet("huggingface_hub"):
             path = Path(hf_hub_download(repository, file or HUB_FILE))
             folder = Path(file).parent.as_posix()
             config = "config.json" if folder == "." else f"{folder}/config.json"
@@ -162,18 +161,6 @@ def _download(source: str | Path) -> Path:
         ) from error
     except Exception as error:
         raise UserError(f"{source}: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _quiet(library: str) -> Iterator[None]:
-    """Keeps a library's warnings, such as each retry, from standing before our own error."""
-    logger = logging.getLogger(library)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:
