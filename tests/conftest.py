@@ -21,11 +21,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """The same small programs are compiled by many tests: once is enough, for all workers."""
+    """The same small programs are compiled by many tests: once is enough, for all workers.
+
+    Where JAX_COMPILATION_CACHE_DIR names a folder, it is kept for the next run of the tests too.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

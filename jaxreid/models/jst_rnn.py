@@ -471,9 +471,9 @@ def make(
             terms["triplet"] = losses.semi_hard_triplet(squares, pids, config.margin)
             total += terms["triplet"]
         if found.maps is not None:
-            anchors, others = jnp.arange(0, len(pids), 2), jnp.arange(1, len(pids), 2)
-            complete = (pids[anchors] == pids[others]) & (pids[anchors] != pids[negatives])
-            one, two = jnp.tile(anchors, 2), jnp.concatenate([others, negatives])
+            anchors, positives = jnp.arange(0, len(pids), 2), jnp.arange(1, len(pids), 2)
+            complete = (pids[anchors] == pids[positives]) & (pids[anchors] != pids[negatives])
+            one, two = jnp.tile(anchors, 2), jnp.concatenate([positives, negatives])
             same, counted = pids[one] == pids[two], jnp.tile(complete, 2)
             swap = jax.random.bernoulli(key_order, shape=one.shape)
             first, second = jnp.where(swap, two, one), jnp.where(swap, one, two)

@@ -55,12 +55,7 @@ from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.freezing import freeze_backbone
 from jaxreid.ops.attention import location_attention, temporal_attention
-from jaxreid.ops.conv_gru import (
-    ConvGRUWeights,
-    LoopConvolution,
-    conv_gru_scan,
-    conv_gru_step,
-)
+from jaxreid.ops.conv_gru import ConvGRULoop, ConvGRUWeights, conv_gru_scan
 from jaxreid.ops.distance import distance_precision, pairwise_euclidean
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
 
@@ -285,11 +280,10 @@ class Encoder(nn.Module):
         g = places if c.rescale else 1
 
         frames = maps.swapaxes(0, 1)
-        convolutions = [
-            [LoopConvolution.of(k, (len(frames), *state.shape[:3]), self.dtype) for k in of_layer]
+        gru = [
+            ConvGRULoop.of(of_layer, (len(frames), *state.shape[:3]), self.dtype)
             for of_layer, state in zip(weights, states)
         ]
-        taps = [[convolution.taps for convolution in layer] for layer in convolutions]
 
         def step(states: tuple[Array, ...], frame: Any) -> tuple[Any, tuple[Array, Array]]:
             x, key, taps = frame
@@ -297,15 +291,12 @@ class Encoder(nn.Module):
             below = x * (g * m)[..., None].astype(x.dtype)  # Eq. (4)
             after = []
             for layer, state in enumerate(states):
-                of_input, recurrent, candidate = (
-                    convolution.at(tap)
-                    for convolution, tap in zip(convolutions[layer], taps[layer])
-                )
-                inputs = of_input(self._between(below) if layer else below)
-                after.append(conv_gru_step(inputs, state, recurrent, candidate))  # Eq. (5)
+                x = self._between(below) if layer else below
+                after.append(gru[layer].step(x, state, taps[layer]))  # Eq. (5)
                 below = drop(after[-1], None if key is None else key[layer], c.dropout)
             return tuple(after), (below, m)
 
+        taps = [layer.taps for layer in gru]
         _, (outputs, where) = jax.lax.scan(step, states, (frames, keys, taps))
         return outputs.swapaxes(0, 1), where.swapaxes(0, 1)
 

@@ -11,7 +11,13 @@ from jaxreid.ops.attention import (
     temporal_attention,
 )
 from jaxreid.ops.boxes import body_part_boxes, crop_and_resize, strip_boxes
-from jaxreid.ops.conv_gru import ConvGRUWeights, LoopConvolution, conv_gru_scan, conv_gru_step
+from jaxreid.ops.conv_gru import (
+    ConvGRULoop,
+    ConvGRUWeights,
+    LoopConvolution,
+    conv_gru_scan,
+    conv_gru_step,
+)
 from jaxreid.ops.correlation import normalized_cross_correlation
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import (
@@ -32,6 +38,7 @@ from jaxreid.ops.spatial import (
 )
 
 __all__ = [
+    "ConvGRULoop",
     "ConvGRUWeights",
     "FeatureSequence",
     "FrameAttentionWeights",

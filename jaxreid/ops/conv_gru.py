@@ -147,6 +147,39 @@ class LoopConvolution(NamedTuple):
         return convolution
 
 
+class ConvGRULoop(NamedTuple):
+    """A layer in the body of a scan over frames, whose inputs depend on the frame before.
+
+    Attributes:
+        of_input: convolution by W.
+        recurrent: by U, for z and r.
+        candidate: by U, for ĥ.
+    """
+
+    of_input: LoopConvolution
+    recurrent: LoopConvolution
+    candidate: LoopConvolution
+
+    @classmethod
+    def of(cls, weights: ConvGRUWeights, size: tuple[Any, ...], dtype: Any) -> "ConvGRULoop":
+        """For a loop over `size` = (steps, b, h, w); convolutions are computed in `dtype`."""
+        return cls(*(LoopConvolution.of(kernel, size, dtype) for kernel in weights))
+
+    @property
+    def taps(self) -> tuple[Any, ...]:
+        """What goes through the scan beside the frames, see `LoopConvolution`."""
+        return tuple(convolution.taps for convolution in self)
+
+    def step(
+        self, x: Float[Array, "b h w c"], state: Float[Array, "b h w d"], taps: tuple[Any, ...]
+    ) -> Float[Array, "b h w d"]:
+        """Eq. (5): the next state, with this step's taps."""
+        of_input, recurrent, candidate = (
+            convolution.at(tap) for convolution, tap in zip(self, taps)
+        )
+        return conv_gru_step(of_input(x), state, recurrent, candidate)
+
+
 @jax.custom_vjp
 def _convolve_tapped(x: Array, kernel: Array, turned: Array, taps: tuple[Array, Array]) -> Array:
     return convolve(x, kernel, kernel.dtype)
