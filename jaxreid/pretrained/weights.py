@@ -91,7 +91,7 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     table = chosen.torch if raw.family == "torch" else chosen.caffe
     if not table:
         raise UserError(f"{raw.source}: there are no weights of {arch} in such files")
-    arrays, beside = _without_prefixes(raw.arrays)
+    arrays, beside = _without_prefixes(raw.arrays, table)
     leaves, dropped, unknown = {}, list(beside), []
     for name, array in arrays.items():
         layer, _, leaf = name.rpartition(".")
@@ -119,17 +119,21 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
 
 
 def _without_prefixes(
-    arrays: dict[str, np.ndarray],
+    arrays: dict[str, np.ndarray], table: rules.Rules
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The network's own names, and the names of what stands beside it, such as a trainer's heads.
+    """The network's own names, and the names of what is beside it, such as a trainer's heads.
 
-    A prefix goes where most names have it: `DataParallel`, `torch.compile` and whole models with a
-    backbone put one before each.
+    `DataParallel`, `torch.compile` and whole models with a backbone put a prefix before each name.
+    It goes where most names have it, unless the table knows them with it.
     """
+
+    def known(name: str) -> bool:
+        return rules.rename(name.rpartition(".")[0], table) is not None
+
     beside: tuple[str, ...] = ()
-    for _ in PREFIXES:  # One may stand before another.
+    for _ in PREFIXES:  # One may be before another.
         for prefix in PREFIXES:
-            names = [name for name in arrays if name.startswith(prefix)]
+            names = [name for name in arrays if name.startswith(prefix) and not known(name)]
             if 2 * len(names) > len(arrays):
                 beside += tuple(name for name in arrays if not name.startswith(prefix))
                 arrays = {name.removeprefix(prefix): arrays[name] for name in names}
