@@ -172,6 +172,10 @@ def _unknown_key(argv: Sequence[str], config: Config | None) -> str | None:
     return None
 
 
+# What the parsers of absl say themselves of these is Python's.
+_WRITTEN = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
 class _OrNone(flags.ArgumentParser):
     """Reads `None` as None, for `check_types` to judge, and all else as another parser does."""
 
@@ -181,7 +185,13 @@ class _OrNone(flags.ArgumentParser):
 
     def parse(self, argument: Any) -> Any:
         """The value of a flag's text."""
-        return None if argument == "None" else self._parser.parse(argument)
+        if argument == "None":
+            return None
+        try:
+            return self._parser.parse(argument)
+        except ValueError as error:
+            expected = _WRITTEN.get(self._parser.flag_type())
+            raise ValueError(f"expected {expected}" if expected else str(error)) from error
 
     def flag_type(self) -> str:
         """The type in absl's words."""

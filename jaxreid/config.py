@@ -5,6 +5,7 @@ A config file returns a `Config`; `jaxreid.command` finds and loads it, and flag
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -425,8 +426,14 @@ def validate(config: Config) -> None:
     config.model.validate()
 
 
+_LARGEST = 2**31 - 1  # Integers have 32 bits on a device.
+
+
 def check_types(holder: Any, prefix: str = "config.") -> None:
-    """Raises `UserError` for the first field whose value is not of its type, sections included."""
+    """Raises `UserError` for the first field, sections included, whose value is not of its type.
+
+    Integers are of 32 bits, and numbers are finite.
+    """
     for name, kind in typing.get_type_hints(type(holder)).items():
         value = getattr(holder, name)
         if dataclasses.is_dataclass(value):
@@ -435,6 +442,12 @@ def check_types(holder: Any, prefix: str = "config.") -> None:
             words = [word for word in typing.get_args(kind) if isinstance(word, str)]
             near = nearest(value, words) if isinstance(value, str) else ""
             raise UserError(f"{prefix}{name}={value!r}: expected {_name_type(kind)}{near}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not -_LARGEST <= number <= _LARGEST:
+                expected = f"{-_LARGEST:,} to {_LARGEST:,}"
+                raise UserError(f"{prefix}{name}={value!r}: expected {expected}")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{prefix}{name}={value!r}: expected a finite number")
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -296,8 +296,9 @@ def words_of(kind):
 
 @pytest.mark.parametrize(("file", "path", "kind"), EVERY_KEY)
 def test_no_key_takes_a_value_of_another_type(file, path, kind):
-    """A word that is none of the choices, and what is of no key's type, in a config file."""
+    """A word that is none of the choices, a number out of range, and what is of no key's type."""
     wrong = [object(), *(f"{word}_" for word in words_of(kind)), *map(str.swapcase, words_of(kind))]
+    wrong += [2**31, -(2**31), float("nan"), float("inf")]
     for value in wrong:
         config = load_config(file)
         section = functools.reduce(getattr, path[:-1], config)
@@ -316,6 +317,8 @@ def test_no_key_takes_a_value_of_another_type(file, path, kind):
         ("data.num_ids", True, r"expected a whole number"),
         ("optim.lr", "5e-2", r"expected a number"),
         ("train.steps", 3.0, r"expected a whole number or None"),
+        ("train.steps", 2**40, r"expected -2,147,483,647 to 2,147,483,647"),
+        ("optim.lr", float("inf"), r"expected a finite number"),
         ("data.image_size", [64, 32], r"expected a tuple \(a whole number, a whole number\)"),
         ("data.image_size", (64, 32, 3), r"expected a tuple"),
         ("eval.flip", 1, r"expected True or False"),

@@ -124,7 +124,7 @@ def test_a_broken_file_stops_the_run_before_training(tiny, market, tmp_path):
         (["--config.model.dmi=3"], "config has no key 'dmi'; did you mean 'dim'?"),
         (["--config.modle.dim=3"], "config has no key 'modle'; did you mean 'model'?"),
         (["--config.model.matching=duel"], "matching"),
-        (["--config.optim.lr=fast"], "could not convert string to float: 'fast'"),
+        (["--config.optim.lr=fast"], "config.optim.lr=fast: expected a number"),
         (["--config.optim.lr.value=3"], "there are no keys below 0.01"),
         (["--config.model.dim=3", "--config.model.dim=4"], "model.dim is given more than once"),
         (["--config.model.drop=1.5"], "config.model.drop=1.5: expected a probability"),
