@@ -26,6 +26,7 @@ from jaxreid.data.sources import Source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import RunLog
 from jaxreid.pretrained.weights import BACKBONE
+from jaxreid.stalls import Stalls
 from jaxreid.types import Batch, Metrics, ReidModel, TrainState, Variables
 
 Step = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
@@ -103,6 +104,7 @@ def train(
         caught = stack.enter_context(_signals())
         previous: Metrics | None = None
         logged, clock = first, time.perf_counter()
+        stalls = Stalls(make_model(config, source).chance, first)
 
         def save_good(step: int) -> None:
             if step > first:
@@ -170,6 +172,8 @@ def train(
                 values |= {name: scores[name] for name in ("rank1", "mAP")}
             if values:
                 log.write(done, values)
+                for line in stalls.look(done, values):
+                    log.say(line)
                 logged, clock = done, time.perf_counter()
             if saves or scoring:
                 checkpoints.save(done, state, scores)

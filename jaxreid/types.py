@@ -9,7 +9,8 @@ Dimension names, in every signature of the package:
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -88,6 +89,8 @@ class ReidModel(NamedTuple):
         maps: `(variables, images "n h w 3") -> Float["n h w c"]`: what a frozen backbone makes of
             frames. `loss` then takes such maps in the place of the frames.
         frames: `(variables, batch) -> Float["b t d"]`: a descriptor of each frame.
+        chance: of some metrics of `loss`, the value that each has while the network tells nobody
+            apart: all features are equal, and all logits zero.
     """
 
     init: Callable[[Key[Array, ""], Batch], Variables]
@@ -102,6 +105,7 @@ class ReidModel(NamedTuple):
     vector: Callable[[Variables, Features], Float[Array, "b d"]] | None = None
     maps: Callable[[Variables, UInt8[Array, "n h w 3"]], Float[Array, "n h w c"]] | None = None
     frames: Callable[[Variables, Batch], Float[Array, "b t d"]] | None = None
+    chance: Mapping[str, float] = MappingProxyType({})
 
 
 class TrainState(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import sharding
+from jaxreid import sharding, stalls
 from jaxreid.checkpoint import Checkpoints, load_variables
 from jaxreid.data.sources import open_source
 from jaxreid.errors import Interrupted, UserError
@@ -156,6 +156,17 @@ def test_few_images_of_a_person_are_said_once(tiny, tmp_path, capsys):
     said = [line for line in capsys.readouterr().out.splitlines() if "with replacement" in line]
     assert len(said) == 1
     assert "of 10 persons have fewer than 8 images" in said[0]
+
+
+def test_a_training_that_learns_nothing_is_told_so_once(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stalls, "PATIENCE", 2)
+    monkeypatch.setattr(stalls, "NEAR", 0.2)  # a random network is near chance, not at it
+    config = tiny()
+    config.optim.lr = 1e-12
+    config.train.steps, config.train.log_every = 4, 1
+    run(config, tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if "tells nobody apart" in line]
+    assert len([line for line in said if "cross_entropy" in line]) == 1
 
 
 def test_the_best_checkpoint_is_kept(tiny, tmp_path):

@@ -27,6 +27,7 @@ Where the paper is silent, or the authors' released code, which made their table
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -346,4 +347,7 @@ def make(
         masks = run(variables, frames(batch)).masks
         return {name: AttentionMap(mask, "frames") for name, mask in masks.items()}
 
-    return ReidModel(init, features, distance, loss, explain if config.blocks else None)
+    return ReidModel(
+        *(init, features, distance, loss, explain if config.blocks else None),
+        chance={"triplet": config.margin, "cross_entropy": math.log(num_ids)},
+    )

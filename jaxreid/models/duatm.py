@@ -29,6 +29,7 @@ Where the paper is silent or contradicts itself:
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -299,6 +300,7 @@ def make(
     return ReidModel(
         *(init, features, distance, loss, explain if has_maps else None, pool),
         vector=None if config.matching == "average" else vector,
+        chance={"triplet": config.margin, "cross_entropy": math.log(num_ids)},
     )
 
 

@@ -53,6 +53,7 @@ Parameters at the paper's sizes (T = 6 frames of 227 x 227, maps of 6 x 6):
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -510,6 +511,7 @@ def make(
         loss,
         explain if has_pictures else None,
         vector=vector,
+        chance={"triplet": config.margin, "verification": math.log(2)},
     )
 
 

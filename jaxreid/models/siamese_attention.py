@@ -40,6 +40,7 @@ Where the paper is silent, or contradicts itself:
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -550,6 +551,7 @@ def make(
         vector=vector,
         maps=maps,
         frames=frames,
+        chance={"verification": math.log(2)},
     )
 
 
