@@ -30,9 +30,10 @@ from jaxreid.data import index
 from jaxreid.data.sources import Source, open_source
 from jaxreid.entry import outlive_the_reader, report_errors
 from jaxreid.errors import UserError
-from jaxreid.evaluate import Evaluator, describe, make_evaluator
+from jaxreid.evaluate import Evaluator, make_evaluator
 from jaxreid.paths import local_path
 from jaxreid.preflight import check_files, open_others, setup
+from jaxreid.protocol import describe
 from jaxreid.series import run_splits, run_table, write_mean
 from jaxreid.train import (
     check_batches,

@@ -14,7 +14,7 @@ from jaxreid.checkpoint import FOLDER, has_checkpoint
 from jaxreid.command import find_config, load_config, load_variants
 from jaxreid.config import Config, validate
 from jaxreid.errors import UserError
-from jaxreid.evaluate import describe
+from jaxreid.protocol import describe
 from jaxreid.report import tables
 from jaxreid.variants import tables_of
 from jaxreid.workdir import NO_MATTER, differences, hold, is_run, read_run, same_training
