@@ -95,7 +95,7 @@ def get_config(model: str) -> Config:
         model=MODELS[model],
         data=data,
         optim=optim,
-        train=Train(steps=20, log_every=1, checkpoint_every=1000),
+        train=Train(steps=20, log_every=1, checkpoint_every=1000, from_scratch=True),
         eval=Eval(batch_size=16, query_block=4, gallery_block=16, pictures=1),
     )
 

@@ -286,14 +286,6 @@ class Config:
         """Frames of a clip at test; None for images."""
         return self.eval.clip_length or self.data.clip_length
 
-    @property
-    def may_start_from_scratch(self) -> bool:
-        """Whether the run may start from random weights, see `Train.from_scratch`."""
-        if self.train.from_scratch is not None:
-            return self.train.from_scratch
-        frozen = self.optim.frozen_epochs
-        return frozen is not None and frozen < self.train.epochs
-
     def to_dict(self) -> dict[str, Any]:
         """Nested builtins, as in `config.json`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

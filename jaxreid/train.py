@@ -417,16 +417,19 @@ def check_model(config: Config, source: Source, mesh: Mesh, *, trains: bool, sta
         UserError: the network cannot take such clips or batches, there are no weights to start from
             or they do not fit, or the maps of the backbone cannot be cached since it is trained.
     """
-    if trains and starts and config.model.pretrained is None and not config.may_start_from_scratch:
-        why = "the recipe fine-tunes a network that was trained before"
-        if config.train.from_scratch is None:
+    total, frozen = _num_steps(config, make_plan(config, source))
+    if trains and starts and config.model.pretrained is None:
+        why = None
+        if config.train.from_scratch is False:
+            why = "the recipe fine-tunes a network that was trained before"
+        elif config.train.from_scratch is None and frozen >= total:
             why = "the backbone is frozen to the end, and would stay random"
-        raise UserError(
-            f"config.model.pretrained=None: expected weights, since {why}"
-            " (config.train.from_scratch=True starts without them)"
-        )
+        if why:
+            raise UserError(
+                f"config.model.pretrained=None: expected weights, since {why}"
+                " (config.train.from_scratch=True starts without them)"
+            )
     if config.data.cache is not None:
-        total, frozen = _num_steps(config, make_plan(config, source))
         if make_model(config, source).maps is None:
             raise UserError(
                 f"config.data.cache={config.data.cache}: this model cannot train on kept maps"

@@ -421,7 +421,7 @@ def test_the_recipe_of_jst_rnn(name, persons):
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
     assert (optim.bias_lr_scale, optim.bias_decay) == (2.0, False)
     assert optim.head_lr_scale == (1.0 if tuned else 10.0)
-    assert config.may_start_from_scratch != tuned
+    assert config.train.from_scratch is (False if tuned else None)
     total, an_epoch = (6_000, persons // 16) if tuned else (60_000, persons // 8)
     assert config.train.steps == total
     steps = [epoch * an_epoch for epoch in optim.decay_epochs]

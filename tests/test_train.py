@@ -298,8 +298,10 @@ def test_steps_can_be_profiled(tiny, tmp_path, capsys):
     [
         (None, None, "the backbone is frozen to the end, and would stay random"),
         (300, None, "the backbone is frozen to the end, and would stay random"),
+        # Of 2 steps each: the run has 5.
+        (3, None, "the backbone is frozen to the end, and would stay random"),
+        (2, None, None),
         (0, False, "the recipe fine-tunes a network that was trained before"),
-        (299, None, None),
         (None, True, None),
     ],
 )

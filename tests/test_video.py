@@ -228,6 +228,7 @@ def siamese(tiny_video, **data):
     config.optim = Optim(
         name="rmsprop", lr=1e-3, weight_decay=0.0, grad_clip=5.0, frozen_epochs=100
     )
+    config.train.from_scratch = True
     config.eval.clips, config.eval.clip_length = "first_last", 5
     for key, value in data.items():
         setattr(config.data, key, value)
