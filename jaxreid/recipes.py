@@ -84,6 +84,8 @@ def jst_rnn_fine_tuning(data_set: str, decay_epochs: tuple[int, ...]) -> Config:
 def siamese_attention_config(data_set: str, epochs: int) -> Config:
     """Section V-B, with what the code that it follows has where it is silent.
 
+    "The whole set of parameters are trained", the backbone's among them.
+
     Args:
         data_set: `config.data.name`.
         epochs: in which each person is once in a pair of its own.
@@ -106,7 +108,6 @@ def siamese_attention_config(data_set: str, epochs: int) -> Config:
             lr=1e-4,
             momentum=0.9,
             weight_decay=0.0,
-            frozen_epochs=None,
             grad_clip=5.0,
         ),
         train=Train(epochs=epochs),

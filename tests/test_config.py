@@ -450,7 +450,7 @@ def test_the_recipe_of_siamese_attention(name, epochs):
     assert (data.sampling, data.batch_size, data.clip_length) == ("pairs", 20, 20)
     assert (data.load_size, data.shift) == ((224, 224), 0.05)
     assert (optim.name, optim.lr, optim.momentum, optim.grad_clip) == ("rmsprop", 1e-4, 0.9, 5.0)
-    assert (config.train.epochs, optim.frozen_epochs) == (epochs, None)
+    assert (config.train.epochs, optim.frozen_epochs) == (epochs, 0)  # all is trained
     assert (config.eval.clips, config.eval.clip_length) == ("first_last", 128)
     # Of MARS, as its authors score it; of the others no mAP is printed.
     assert config.eval.ap == ("trapezoid" if name == "mars" else "mean_precision")
@@ -468,6 +468,18 @@ def test_siamese_attentions_rows_are_the_papers():
     assert mars["kissme"].changes == {"eval.metric": "kissme", "model.test_conditions": 1}
     assert mars["kissme"].paper["rank1"] == 0.735
     assert "rank5" not in ilids["max"].paper  # printed below rank-1
+    frozen = {"optim.frozen_epochs": None}
+    assert prid["frozen"].changes == frozen
+    assert mars["cached"].changes.items() > frozen.items()
+    # Section V-C fine-tunes VGG-16 + FC-GRU on MARS.
+    for name, data_set in (("ilids", ilids), ("prid", prid), ("mars", mars)):
+        config = load_config(Path(f"configs/siamese_attention_{name}.py"), "vgg16_fc")
+        assert config.train.from_scratch is (None if name == "mars" else False)
+        assert config.optim.frozen_epochs == 0
+        note = "VGG_ILSVRC_16_layers.caffemodel" if name == "mars" else "vgg16_fc on MARS"
+        assert note in config.paper_source
+        for row, variant in data_set.items():
+            assert not row.startswith("vgg16") or variant.note
     assert ilids["fisher"].paper["rank10"] == 0.922
 
 
