@@ -39,7 +39,6 @@ SIAMESE = siamese_attention.Config(
     kernels=(3, 3, 3),
     channels=(8, 8, 8),
     dropout=0.2,
-    penalty_target="uniform",
 )
 MODELS: dict[str, Any] = {
     "duatm": duatm.Config(dim=16, backbone_layers=(1, 1, 1, 1), backbone_growth=4, backbone_stem=8),

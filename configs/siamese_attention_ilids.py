@@ -19,8 +19,8 @@ lists them. `fisher`, `lfda` and `kissme` change the scoring alone, so they scor
 there: `--mode=evaluate --workdir=runs/siamese_ilids`.
 
 The rows with VGG-16 start from `VGG_ILSVRC_16_layers.caffemodel` in its place, but `vgg16_fc` from
-the network that was trained on MARS, `--config.model.pretrained=runs/siamese_mars_vgg16_fc` (section
-V-C). `frozen` and `cached`, of our own, leave GoogLeNet as it is; the second keeps its maps on disk.
+its network of MARS, `--config.model.pretrained=runs/siamese_mars_vgg16_fc` (section V-C). `frozen`
+and `cached`, of our own, leave GoogLeNet as it is; the second keeps its maps on disk.
 """
 
 from jaxreid import recipes

@@ -24,8 +24,8 @@ A variant is a row of the paper: `--config=configs/siamese_attention_mars.py:kis
 lists them. `fisher`, `lfda` and `kissme` change the scoring alone, so they score a run that is
 there: `--mode=evaluate --workdir=runs/siamese_mars`.
 
-The rows with VGG-16 start from `VGG_ILSVRC_16_layers.caffemodel` in its place. `frozen` and `cached`,
-of our own, leave GoogLeNet as it is; the second keeps its maps on disk.
+The rows with VGG-16 start from `VGG_ILSVRC_16_layers.caffemodel` in its place. `frozen` and
+`cached`, of our own, leave GoogLeNet as it is; the second keeps its maps on disk.
 """
 
 from jaxreid import recipes

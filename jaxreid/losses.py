@@ -136,17 +136,23 @@ def cross_entropy(
     return jnp.mean((1 - label_smoothing) * true + label_smoothing * every)
 
 
-def attention_penalty(weights: Float[Array, "b t n"], target: float = 1.0) -> Float[Array, ""]:
-    """Doubly stochastic attention, the first term of Eq. (9) of Where-and-When to Look.
+def attention_penalty(
+    weights: Float[Array, "b t n"], mask: Bool[Array, "b t"] | None = None
+) -> Float[Array, ""]:
+    """Doubly stochastic attention, the first term of Eq. (9) of Where-and-When, above its least.
 
-    Σ_i (target - Σ_t m_{t,i})², the mean over items: over time, every location is to gather as
-    much attention as every other. A mean over pairs of ½ the sum over a pair's two sequences is
-    the same number.
+    Over time, every location is to gather as much attention as every other. Eq. (9) has
+    Σ_i (1 - Σ_t m_{t,i})², which is Σ_i (T/n - Σ_t m_{t,i})² + n (1 - T/n)² since the weights of a
+    frame sum to 1. The second term is constant, 17.16 for 20 frames of 7 x 7, and is left out: the
+    gradient is that of Eq. (9). A mean over pairs of ½ the sum over a pair's two sequences is the
+    mean over items.
 
     Args:
         weights: m, of the n locations of t frames; each frame's sum to 1.
-        target: what a location is to gather. At 1 the term can only vanish where t = n: over 20
-            frames of 7 x 7 it is at least 49 (1 - 20/49)² = 17.16.
+        mask: the frames that count, T of them; None: all.
     """
-    gathered = weights.astype(jnp.float32).sum(axis=1)
-    return jnp.mean(jnp.sum(jnp.square(target - gathered), axis=1))
+    b, t, n = weights.shape
+    counted = jnp.ones((b, t), bool) if mask is None else mask
+    gathered = jnp.sum(weights.astype(jnp.float32), axis=1, where=counted[..., None])
+    even = counted.sum(axis=1, keepdims=True) / n
+    return jnp.mean(jnp.sum(jnp.square(even - gathered), axis=1))

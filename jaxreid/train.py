@@ -20,6 +20,7 @@ from jaxreid import distributed, pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
 from jaxreid.data.augment import random_crop_and_flip
+from jaxreid.data.clips import first_time
 from jaxreid.data.maps import MapCache, mirrored, weights_hash
 from jaxreid.data.sampler import ClipRule, Plan
 from jaxreid.data.sources import Source
@@ -116,12 +117,13 @@ def train(
         for step in steps:
             if step in traced[:1]:
                 trace.enter_context(jax.profiler.trace(str(workdir / "profile")))
-            first_frames = _first_frames(own_rows(step))
+            rows = own_rows(step)
+            first_frames, mask = _first_frames(rows), first_time(rows) if rows.ndim == 2 else None
             labels = index.pids[first_frames], index.camids[first_frames]
             joints = source.bodies and source.bodies.at("train", first_frames, data.load_size)
             failure: Exception | None = None
             try:
-                batch = Batch(next(images), *labels, joints=joints)
+                batch = Batch(next(images), *labels, mask, joints)
             except (UserError, OSError) as error:
                 failure = error
             # All processes stop at one step. They agree while the devices are still at work.

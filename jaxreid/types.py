@@ -38,8 +38,8 @@ class Batch(NamedTuple):
             the frames, where a run keeps that.
         pids: person ids; 0..N-1 in training, the data set's own at test.
         camids: camera ids, 1-based.
-        mask: at test, which frames of a clip are read for the first time: a tracklet that is too
-            short for the clip is read in a circle. None: all.
+        mask: which frames of a clip are read for the first time: a tracklet that is too short for
+            the clip is read in a circle. None: all.
         joints: 18 OpenPose joints as (x, y, confidence), in pixels of `images`.
     """
 

@@ -235,6 +235,26 @@ def siamese(tiny_video, **data):
     return config
 
 
+def test_training_says_which_frames_only_repeat(tiny_video, tmp_path, monkeypatch):
+    config = tiny_video(head="rnn", blocks=())
+    tracks = open_source(config.data).data.train.tracks()
+    config.data.clip_length = int(tracks.length.max()) + 1
+    seen = []
+
+    def step(state, batch, sound):
+        seen.append(jax.device_get(batch))
+        raise UserError("enough")
+
+    monkeypatch.setattr("jaxreid.train.make_train_step", lambda *_: step)
+    with pytest.raises(UserError, match="enough"):
+        train_alone(config, tmp_path)
+    (batch,) = seen
+    assert batch.mask.shape == batch.images.shape[:2]
+    assert set(batch.mask.sum(axis=1)) <= set(tracks.length)
+    assert not batch.mask.all(axis=1).any()
+    assert batch.mask[:, 0].all()
+
+
 @pytest.mark.slow
 def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(tiny_video, tmp_path, capsys):
     """Without mirroring, the only difference is that maps are kept in half precision."""
