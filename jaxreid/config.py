@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxreid import errors
 from jaxreid.data.clips import Cut, Sampling
-from jaxreid.data.sampler import Sampler
+from jaxreid.data.sampler import Positives, Sampler
 from jaxreid.errors import UserError, nearest
 from jaxreid.paths import local_path
 from jaxreid.types import ReidModel
@@ -72,6 +72,9 @@ class Data:
             person, from two cameras where there are two (K is 4 then), and the others of two
             persons in two cameras, or "mixed" in any; or of P x K items of anyone, each once in an
             epoch.
+        positives: items of one person that are to be near each other, in pairs and triplets: any,
+            or those of two cameras, as the protocols of scoring have it. Two of one camera are then
+            neither positives nor negatives, and persons are drawn in pairs of two cameras.
         num_ids: P, persons of a batch.
         num_instances: K, images or clips of each.
         clip_length: T, frames of a training clip; None for a data set of images.
@@ -98,6 +101,7 @@ class Data:
     shift: float = 0.0
     flip: bool = True
     sampling: Sampler = "identity"
+    positives: Positives = "any"
     num_ids: int = 10
     num_instances: int = 4
     clip_length: int | None = None
@@ -326,6 +330,12 @@ def validate(config: Config) -> None:
         d.sampling in config.model.samplings,
         "data.sampling",
         f"{wanted}: this model learns from such batches",
+    )
+    require(
+        # A loss that learns from batches of anyone needs no two items of one person.
+        d.positives == "any" or "shuffle" not in config.model.samplings,
+        "data.positives",
+        "'any': this model learns from neither pairs nor triplets",
     )
     require(
         "pairs" not in d.sampling or d.num_instances == 4,

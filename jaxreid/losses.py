@@ -7,7 +7,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def batch_hard_triplet(
-    distmat: Float[Array, "b b"], pids: Int[Array, " b"], margin: float
+    distmat: Float[Array, "b b"],
+    pids: Int[Array, " b"],
+    margin: float,
+    positives: Bool[Array, "b b"] | None = None,
 ) -> Float[Array, ""]:
     """Batch-hard triplet loss (Hermans et al. 2017; Eq. (6) of DuATM), hinge.
 
@@ -18,9 +21,13 @@ def batch_hard_triplet(
         distmat: distance of every item to every item. Its diagonal is ignored.
         pids: person ids.
         margin: how much nearer the positive has to be, in units of the distance.
+        positives: which items of one person are positives of each other, see `Batch.positives`;
+            the others are neither positives nor negatives. None: all.
     """
     same = pids[:, None] == pids[None, :]
     positive = same & ~jnp.eye(len(pids), dtype=bool)
+    if positives is not None:
+        positive &= positives
     farthest = jnp.max(distmat, axis=1, where=positive, initial=0.0)
     nearest = jnp.min(distmat, axis=1, where=~same, initial=jnp.inf)
     valid = positive.any(axis=1) & ~same.all(axis=1)
@@ -48,22 +55,28 @@ def semi_hard_negatives(distmat: Float[Array, "b b"], pids: Int[Array, " b"]) ->
 
 
 def semi_hard_triplet(
-    distmat: Float[Array, "b b"], pids: Int[Array, " b"], margin: float
+    distmat: Float[Array, "b b"],
+    pids: Int[Array, " b"],
+    margin: float,
+    positives: Bool[Array, "b b"] | None = None,
 ) -> Float[Array, ""]:
     """FaceNet's triplet loss, hinge, with the negatives of `semi_hard_negatives`.
 
-    A pair of items 2i and 2i+1 that is not of one person, or has no negative, is left out of the
-    mean.
+    A pair of items 2i and 2i+1 that is not of one person, is not one of `positives`, or has no
+    negative, is left out of the mean.
 
     Args:
         distmat: squared distance of every item to every item.
         pids: person ids; b is even.
         margin: how much nearer the positive has to be, in units of `distmat`.
+        positives: as in `batch_hard_triplet`.
     """
     anchor, negative = pids[::2], semi_hard_negatives(distmat, pids)
     positive_distance = jnp.diagonal(distmat, 1)[::2]
     negative_distance = jnp.take_along_axis(distmat[::2], negative[:, None], axis=1)[:, 0]
     valid = (anchor == pids[1::2]) & (anchor != pids[negative])
+    if positives is not None:
+        valid &= jnp.diagonal(positives, 1)[::2]
     hinge = jnp.maximum(0.0, margin + positive_distance - negative_distance)
     return jnp.sum(hinge, where=valid) / jnp.maximum(valid.sum(), 1)
 

@@ -42,6 +42,7 @@ def jst_rnn_config(data_set: str, decay_epochs: tuple[int, ...]) -> Config:
             name=data_set,
             image_size=(227, 227),
             enlarge=1.0,  # section 4.2: mirroring alone
+            positives="cross_camera",  # section 4.2: a query of camera A, a candidate of camera B
             num_ids=8,
             num_instances=4,
             clip_length=6,

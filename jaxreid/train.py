@@ -69,6 +69,12 @@ def train(
             " theirs are drawn with replacement",
             flush=True,
         )
+    if data.positives == "cross_camera" and plan.one_camera_ids:
+        print(
+            f"{plan.one_camera_ids} of {source.data.num_ids} persons were seen by one camera:"
+            " they have no positives",
+            flush=True,
+        )
     divided = sharding.split(mesh)
     mine = sharding.own_rows(data.batch_size, divided)
 
@@ -284,7 +290,8 @@ def make_plan(config: Config, source: Source) -> Plan:
     if data.clip_length is not None:
         clip = ClipRule(data.clip_length, data.clip_sampling, data.clip_compat)
     tracks = source.data.train.tracks()
-    return Plan(tracks, data.num_ids, data.num_instances, config.train.seed, clip, data.sampling)
+    sizes = data.num_ids, data.num_instances
+    return Plan(tracks, *sizes, config.train.seed, clip, data.sampling, data.positives)
 
 
 def first_epoch_rows(config: Config, source: Source) -> Int[np.ndarray, " n"]:
@@ -491,6 +498,8 @@ def make_train_step(
         key_augment, key_loss = jax.random.split(key)
         if batch.images.dtype == jnp.uint8:  # else maps from the cache
             batch = batch._replace(images=crop_and_flip(key_augment, batch.images))
+        if data.positives == "cross_camera":
+            batch = batch._replace(positives=batch.camids[:, None] != batch.camids[None])
 
         def loss(params: Any) -> Any:
             variables = {"params": params, **state.model_state}

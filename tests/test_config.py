@@ -409,6 +409,16 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
 
 
+def test_cross_camera_positives_are_for_methods_that_have_any():
+    config = load_config(Path("configs/cosam_mars.py"))
+    config.data.positives = "cross_camera"
+    validate(config)
+    config = load_config(Path("configs/attention_driven_market.py"))
+    config.data.positives = "cross_camera"
+    with pytest.raises(UserError, match=r"positives='cross_camera': expected 'any': this model"):
+        validate(config)
+
+
 @pytest.mark.parametrize(("name", "persons"), [("mars", 625), ("ilids", 150), ("prid", 89)])
 def test_the_recipe_of_jst_rnn(name, persons):
     config = load_config(Path(f"configs/jst_rnn_{name}.py"))
@@ -418,6 +428,7 @@ def test_the_recipe_of_jst_rnn(name, persons):
     sizes = (16, 2, 6) if tuned else (8, 4, 6)
     assert (data.num_ids, data.num_instances, data.clip_length) == sizes
     assert data.load_size == (227, 227)
+    assert data.positives == "cross_camera"
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
     assert (optim.bias_lr_scale, optim.bias_decay) == (2.0, False)
     assert optim.head_lr_scale == (1.0 if tuned else 10.0)

@@ -28,6 +28,33 @@ def test_batch_hard_triplet_against_a_loop(seed):
     assert got == pytest.approx(triplet_loop(distmat, pids, 0.2), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_triplets_of_some_positives_against_loops(seed):
+    """Items of one person and camera are neither positives nor negatives."""
+    rng = np.random.default_rng(seed)
+    pids, camids = np.repeat(rng.integers(0, 4, 8), 2), rng.integers(0, 3, 16)
+    distmat = rng.uniform(0, 2, (16, 16))
+    hard, semi_hard = [], []
+    for a in range(16):
+        others = [distmat[a, i] for i in range(16) if pids[i] != pids[a]]
+        mine = [distmat[a, i] for i in range(16) if pids[i] == pids[a] and camids[i] != camids[a]]
+        if mine and others:
+            hard.append(max(0, 0.2 + max(mine) - min(others)))
+    for a, p, n in semi_hard_loop(distmat, pids):
+        if camids[a] != camids[p]:
+            semi_hard.append(max(0, 0.2 + distmat[a, p] - distmat[a, n]))
+    apart = jnp.array(camids[:, None] != camids)
+    for function, terms in (
+        (losses.batch_hard_triplet, hard),
+        (losses.semi_hard_triplet, semi_hard),
+    ):
+        got = function(jnp.float32(distmat), jnp.array(pids), 0.2, apart)
+        assert got == pytest.approx(np.mean(terms), abs=1e-6)
+        everyone = function(jnp.float32(distmat), jnp.array(pids), 0.2)
+        same = function(jnp.float32(distmat), jnp.array(pids), 0.2, jnp.ones((16, 16), bool))
+        assert everyone == same != got
+
+
 def test_batch_hard_triplet_by_hand():
     # Anchor 0: 0.3 + 0.5 - 0.4; anchor 1: 0.3 + 0.5 - 0.9 < 0; anchor 2 has no positive.
     distmat = jnp.array([[0.0, 0.5, 0.4], [0.5, 0.0, 0.9], [0.4, 0.9, 0.0]])

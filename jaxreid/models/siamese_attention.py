@@ -508,18 +508,20 @@ def make(
             a, b = np.triu_indices(len(clips), 1)
         logits = compare(variables, out.vector, out.vector)[a, b]
         same = batch.pids[a] == batch.pids[b]
+        counted = None if batch.positives is None else ~same | batch.positives[a, b]
         verify = partial(losses.pair_verification, logits, same)
-        # The sampler draws as many of one person as of two.
-        verification = (
-            verify() if config.pairs == "drawn" else (verify(where=same) + verify(where=~same)) / 2
-        )
+        if config.pairs == "drawn":  # The sampler draws as many of one person as of two.
+            verification = verify(where=counted)
+        else:
+            positive = same if counted is None else same & counted
+            verification = (verify(where=positive) + verify(where=~same)) / 2
         terms = {"verification": verification}
         total = terms["verification"]
         if out.where is not None:
             m = out.where.reshape(*out.where.shape[:2], -1)
             terms["penalty"] = losses.attention_penalty(m, mask)
             total += config.penalty * terms["penalty"]  # Eq. (9)
-        return total, (state, {**terms, "accuracy": jnp.mean((logits > 0) == same)})
+        return total, (state, {**terms, "accuracy": jnp.mean((logits > 0) == same, where=counted)})
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
         """The paper's Figs. 6 and 8: when and where."""

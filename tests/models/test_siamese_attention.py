@@ -378,6 +378,25 @@ def test_the_loss_is_eq_9_above_its_least(variables, short):
     assert (unmoved == value) == short
 
 
+@pytest.mark.parametrize("pairs", ["drawn", "all"])
+def test_positives_that_do_not_count_are_left_out(variables, pairs):
+    config = dataclasses.replace(TINY, dropout=0.0, attention=False, pairs=pairs)
+    run = jax.jit(config.make(3, frozen=True).loss)
+    batch = clips()._replace(pids=jnp.array([0, 0, 0, 1]))
+
+    def terms(camids=None):
+        apart = None if camids is None else jnp.array(np.not_equal.outer(camids, camids))
+        of = batch._replace(positives=apart)
+        return run(variables, of, jax.random.key(0), jnp.int32(0))[1][1]
+
+    plain, crossed, none = terms(), terms([1, 1, 2, 1]), terms([1, 1, 1, 1])
+    assert terms([1, 2, 3, 4]) == plain
+    assert crossed != plain
+    # The negatives are still all there: of a mean of two kinds, the positives' half is missing.
+    assert 0 < none["verification"] != plain["verification"]
+    assert none["accuracy"] in (0, 1 / 3, 2 / 3, 1)
+
+
 def test_all_pairs_weigh_their_kinds_alike(variables):
     batch = clips()
     batch = batch._replace(pids=jnp.array([1, 1, 2, 2]))
