@@ -96,8 +96,7 @@ def siamese_attention_config(data_set: str, epochs: int) -> Config:
         data=Data(
             name=data_set,
             image_size=(224, 224),
-            enlarge=1.0,
-            shift=0.05,
+            shift=0.05,  # besides the crops, of a size that the paper does not print
             sampling="pairs",
             num_ids=5,
             num_instances=4,

@@ -438,6 +438,7 @@ def test_the_recipe_of_jst_rnn(name, persons):
     steps = [epoch * an_epoch for epoch in optim.decay_epochs]
     assert steps == pytest.approx([total / 3, 2 * total / 3], abs=an_epoch)
     assert (config.eval.clips, config.eval.mars_protocol) == ("central", "official")
+    assert (data.clip_sampling, config.scored_clip_length) == ("consecutive", 6)
 
 
 def test_jst_rnns_rows_are_the_papers():
@@ -459,7 +460,7 @@ def test_the_recipe_of_siamese_attention(name, epochs):
     assert model.channels == (128, 256, 256)
     assert (model.dropout, model.penalty, model.initial) == (0.7, 1.0, "glorot")
     assert (data.sampling, data.batch_size, data.clip_length) == ("pairs", 20, 20)
-    assert (data.load_size, data.shift) == ((224, 224), 0.05)
+    assert (data.load_size, data.shift) == ((252, 252), 0.05)
     assert (optim.name, optim.lr, optim.momentum, optim.grad_clip) == ("rmsprop", 1e-4, 0.9, 5.0)
     assert (config.train.epochs, optim.frozen_epochs) == (epochs, 0)  # all is trained
     assert (config.eval.clips, config.eval.clip_length) == ("first_last", 128)
@@ -479,6 +480,9 @@ def test_siamese_attentions_rows_are_the_papers():
     assert mars["kissme"].changes == {"eval.metric": "kissme", "model.test_conditions": 1}
     assert mars["kissme"].paper["rank1"] == 0.735
     assert "rank5" not in ilids["max"].paper  # printed below rank-1
+    assert mars["average"].changes == {"model.pooling": "average"}
+    assert not mars["average"].paper
+    validate(load_config(Path("configs/siamese_attention_mars.py"), "cached"))
     frozen = {"optim.frozen_epochs": None}
     assert prid["frozen"].changes == frozen
     assert mars["cached"].changes.items() > frozen.items()

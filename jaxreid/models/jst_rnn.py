@@ -26,7 +26,9 @@ Where the paper is silent or contradicts itself:
 
 * "Wz_t-1" of section 3.2 is w·tanh(U f_i + V h_t-1 + b), the attention of the work it cites.
 * A sweep is a chain for each line of pixels, as in the networks it cites, and not one chain for all
-  of them; "forward and backward" is the axis of time.
+  of them; "forward and backward" is the axis of time. The sweeps are in `jaxreid.ops.spatial`.
+* A clip is 6 consecutive frames: from a random place in training, and one central window of each
+  tracklet at test (`eval.clips="central"`). The rest of a tracklet is not scored.
 * The difference is signed ("element-wise minus"), so M depends on the order of the two clips. The
   order is drawn in training, and both are averaged at test. `difference="abs"` has no order.
 * The "normalized Euclidean distance" of Eq. (2) is that of normalised vectors. The loss has its

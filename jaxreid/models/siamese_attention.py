@@ -12,10 +12,14 @@ frames is summed by when it is worth looking, and two clips are compared by a we
     s(a, b) = σ(vᵀ(h̄_a · h̄_b) - c)                                               Eq. (8)
     L = mean over pairs of BCE(s, same) + λ ½ Σ_{a,b} Σ_i (1 - Σ_t m_{t,i})²     Eq. (9)
 
-The equations stand here as corrected: as printed, Eq. (3) lacks an exponential, Eq. (6) a sum, the
-exponent of Eq. (8) its braces, and the loss is "maximised". With 7 x 7 places GoogLeNet has
-5,973,552 parameters, the GRUs 21,184,512, W 614,656, the initial states 656,000, and Eqs. (6) and
-(8) 256 and 12,545.
+The equations stand here as corrected: as printed, the denominator of Eq. (3) lacks its
+exponential, Eq. (6) a sum, the exponent of Eq. (8) its braces, and the loss is "maximised". Section
+III-C has every layer read x_t, and Eq. (5) the layer below: the code does the latter. Section III-D
+combines "the features at all convolutional levels", and Eq. (6) has the top layer's alone, as here.
+Section V-B has these averaged over the frames (`pooling="average"`), and Eq. (6) weighed.
+
+With 7 x 7 places GoogLeNet has 5,973,552 parameters, the GRUs 21,184,512, W 614,656, the initial
+states 656,000, and Eqs. (6) and (8) 256 and 12,545.
 
 Where the paper is silent, or contradicts itself:
 
