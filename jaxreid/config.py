@@ -61,6 +61,8 @@ class Data:
         source: JPEG files through tf.data, a TFDS copy, or all images decoded once into memory.
         split: of a data set that comes with several, counted from 0; None runs them all, one
             after another, and reports the mean.
+        validation: share of the training persons that is not trained on, and is scored in the place
+            of the test set, to choose by: see `jaxreid.data.validation`.
         image_size: (height, width) that the model sees.
         enlarge: training images are decoded this much larger, and cropped at random.
         enlarge_probability: below 1, images are decoded at `image_size`, and each is enlarged and
@@ -95,6 +97,7 @@ class Data:
     root: str | None = None
     source: Literal["files", "tfds", "memory"] = "files"
     split: int | None = None
+    validation: float | None = None
     image_size: tuple[int, int] = (256, 128)
     enlarge: float = 1.125
     enlarge_probability: float = 1.0
@@ -307,6 +310,11 @@ def validate(config: Config) -> None:
         len(d.image_size) == 2 and min(d.image_size) >= 32,
         "data.image_size",
         "height,width of at least 32 pixels",
+    )
+    require(
+        d.validation is None or 0 < d.validation < 1,
+        "data.validation",
+        "a share of the training persons: above 0, below 1",
     )
     require(d.enlarge >= 1, "data.enlarge", "1 or more")
     require(0 <= d.enlarge_probability <= 1, "data.enlarge_probability", "a probability")

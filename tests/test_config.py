@@ -409,6 +409,14 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_a_share_of_persons_to_hold_out(share):
+    config = load_config(Path("configs/cosam_mars.py"))
+    config.data.validation = share
+    with pytest.raises(UserError, match=r"config\.data\.validation=.*: expected a share of"):
+        validate(config)
+
+
 def test_cross_camera_positives_are_for_methods_that_have_any():
     config = load_config(Path("configs/cosam_mars.py"))
     config.data.positives = "cross_camera"
