@@ -320,6 +320,7 @@ def restore(file: Path, stamp: str = "") -> ReidData:
                 split=None if split < 0 else split,
                 single_shot=bool(columns.get("single_shot", False)),  # not in older files
                 notes=tuple(columns["notes"].tolist()),
+                held_out=False,  # Only whole data sets are written.
             )
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
         raise ValueError(str(error)) from error
