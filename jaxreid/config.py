@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxreid import errors
 from jaxreid.data.clips import Cut, Sampling
-from jaxreid.data.sampler import Sampler
+from jaxreid.data.sampler import Positives, Sampler
 from jaxreid.errors import UserError, nearest
 from jaxreid.paths import local_path
 from jaxreid.types import ReidModel
@@ -62,6 +62,8 @@ class Data:
         source: JPEG files through tf.data, a TFDS copy, or all images decoded once into memory.
         split: of a data set that comes with several, counted from 0; None runs them all, one
             after another, and reports the mean.
+        validation: share of the training persons that is not trained on, and is scored in the place
+            of the test set, to choose by: see `jaxreid.data.validation`.
         image_size: (height, width) that the model sees.
         enlarge: training images are decoded this much larger, and cropped at random.
         enlarge_probability: below 1, images are decoded at `image_size`, and each is enlarged and
@@ -73,6 +75,9 @@ class Data:
             person, from two cameras where there are two (K is 4 then), and the others of two
             persons in two cameras, or "mixed" in any; or of P x K items of anyone, each once in an
             epoch.
+        positives: items of one person that are to be near each other, in pairs and triplets: any,
+            or those of two cameras, as the protocols of scoring have it. Two of one camera are then
+            neither positives nor negatives, and persons are drawn in pairs of two cameras.
         num_ids: P, persons of a batch.
         num_instances: K, images or clips of each.
         clip_length: T, frames of a training clip; None for a data set of images.
@@ -93,12 +98,14 @@ class Data:
     root: str | None = None
     source: Literal["files", "tfds", "memory"] = "files"
     split: int | None = None
+    validation: float | None = None
     image_size: tuple[int, int] = (256, 128)
     enlarge: float = 1.125
     enlarge_probability: float = 1.0
     shift: float = 0.0
     flip: bool = True
     sampling: Sampler = "identity"
+    positives: Positives = "any"
     num_ids: int = 10
     num_instances: int = 4
     clip_length: int | None = None
@@ -287,14 +294,6 @@ class Config:
         """Frames of a clip at test; None for images."""
         return self.eval.clip_length or self.data.clip_length
 
-    @property
-    def may_start_from_scratch(self) -> bool:
-        """Whether the run may start from random weights, see `Train.from_scratch`."""
-        if self.train.from_scratch is not None:
-            return self.train.from_scratch
-        frozen = self.optim.frozen_epochs
-        return frozen is not None and frozen < self.train.epochs
-
     def to_dict(self) -> dict[str, Any]:
         """Nested builtins, as in `config.json`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
@@ -312,6 +311,11 @@ def validate(config: Config) -> None:
         len(d.image_size) == 2 and min(d.image_size) >= 32,
         "data.image_size",
         "height,width of at least 32 pixels",
+    )
+    require(
+        d.validation is None or 0 < d.validation < 1,
+        "data.validation",
+        "a share of the training persons: above 0, below 1",
     )
     require(d.enlarge >= 1, "data.enlarge", "1 or more")
     require(0 <= d.enlarge_probability <= 1, "data.enlarge_probability", "a probability")
@@ -335,6 +339,12 @@ def validate(config: Config) -> None:
         d.sampling in config.model.samplings,
         "data.sampling",
         f"{wanted}: this model learns from such batches",
+    )
+    require(
+        # A loss that learns from batches of anyone needs no two items of one person.
+        d.positives == "any" or "shuffle" not in config.model.samplings,
+        "data.positives",
+        "'any': this model learns from neither pairs nor triplets",
     )
     require(
         "pairs" not in d.sampling or d.num_instances == 4,

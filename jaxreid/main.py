@@ -103,6 +103,8 @@ def run(
         Interrupted: a signal stopped it; its state is saved.
     """
     validate(config)
+    if config.data.validation is not None:  # The paper's figures are of the test set.
+        config = dataclasses.replace(config, paper={}, paper_source="")
     with hold(workdir):
         if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
             one = functools.partial(run, mode=mode, profile=profile)

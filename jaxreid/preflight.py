@@ -27,7 +27,9 @@ def open_others(config: Config) -> dict[str, Source]:
     folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
     try:
         return {
-            folder: open_source(dataclasses.replace(config.data, name=name, root=root, split=split))
+            folder: open_source(
+                dataclasses.replace(config.data, name=name, root=root, split=split, validation=None)
+            )
             for folder, split in folders.items()
         }
     except UserError as error:

@@ -39,9 +39,11 @@ class Batch(NamedTuple):
             the frames, where a run keeps that.
         pids: person ids; 0..N-1 in training, the data set's own at test.
         camids: camera ids, 1-based.
-        mask: at test, which frames of a clip are read for the first time: a tracklet that is too
-            short for the clip is read in a circle. None: all.
+        mask: which frames of a clip are read for the first time: a tracklet that is too short for
+            the clip is read in a circle. None: all.
         joints: 18 OpenPose joints as (x, y, confidence), in pixels of `images`.
+        positives: in training, which items may be positives of each other if they are of one
+            person: see `config.data.positives`. None: all.
     """
 
     images: UInt8[Any, "b h w 3"] | UInt8[Any, "b t h w 3"] | Float[Any, "b t h w c"]
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
     camids: Int[Any, " b"]
     mask: Bool[Any, "b t"] | None = None
     joints: Float[Any, "b 18 3"] | None = None
+    positives: Bool[Any, "b b"] | None = None
 
 
 @jax.tree_util.register_dataclass

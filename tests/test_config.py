@@ -412,6 +412,24 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_a_share_of_persons_to_hold_out(share):
+    config = load_config(Path("configs/cosam_mars.py"))
+    config.data.validation = share
+    with pytest.raises(UserError, match=r"config\.data\.validation=.*: expected a share of"):
+        validate(config)
+
+
+def test_cross_camera_positives_are_for_methods_that_have_any():
+    config = load_config(Path("configs/cosam_mars.py"))
+    config.data.positives = "cross_camera"
+    validate(config)
+    config = load_config(Path("configs/attention_driven_market.py"))
+    config.data.positives = "cross_camera"
+    with pytest.raises(UserError, match=r"positives='cross_camera': expected 'any': this model"):
+        validate(config)
+
+
 @pytest.mark.parametrize(("name", "persons"), [("mars", 625), ("ilids", 150), ("prid", 89)])
 def test_the_recipe_of_jst_rnn(name, persons):
     config = load_config(Path(f"configs/jst_rnn_{name}.py"))
@@ -421,15 +439,17 @@ def test_the_recipe_of_jst_rnn(name, persons):
     sizes = (16, 2, 6) if tuned else (8, 4, 6)
     assert (data.num_ids, data.num_instances, data.clip_length) == sizes
     assert data.load_size == (227, 227)
+    assert data.positives == "cross_camera"
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
     assert (optim.bias_lr_scale, optim.bias_decay) == (2.0, False)
     assert optim.head_lr_scale == (1.0 if tuned else 10.0)
-    assert config.may_start_from_scratch != tuned
+    assert config.train.from_scratch is (False if tuned else None)
     total, an_epoch = (6_000, persons // 16) if tuned else (60_000, persons // 8)
     assert config.train.steps == total
     steps = [epoch * an_epoch for epoch in optim.decay_epochs]
     assert steps == pytest.approx([total / 3, 2 * total / 3], abs=an_epoch)
     assert (config.eval.clips, config.eval.mars_protocol) == ("central", "official")
+    assert (data.clip_sampling, config.scored_clip_length) == ("consecutive", 6)
 
 
 def test_jst_rnns_rows_are_the_papers():
@@ -451,9 +471,9 @@ def test_the_recipe_of_siamese_attention(name, epochs):
     assert model.channels == (128, 256, 256)
     assert (model.dropout, model.penalty, model.initial) == (0.7, 1.0, "glorot")
     assert (data.sampling, data.batch_size, data.clip_length) == ("pairs", 20, 20)
-    assert (data.load_size, data.shift) == ((224, 224), 0.05)
+    assert (data.load_size, data.shift) == ((252, 252), 0.05)
     assert (optim.name, optim.lr, optim.momentum, optim.grad_clip) == ("rmsprop", 1e-4, 0.9, 5.0)
-    assert (config.train.epochs, optim.frozen_epochs) == (epochs, None)
+    assert (config.train.epochs, optim.frozen_epochs) == (epochs, 0)  # all is trained
     assert (config.eval.clips, config.eval.clip_length) == ("first_last", 128)
     # Of MARS, as its authors score it; of the others no mAP is printed.
     assert config.eval.ap == ("trapezoid" if name == "mars" else "mean_precision")
@@ -471,6 +491,21 @@ def test_siamese_attentions_rows_are_the_papers():
     assert mars["kissme"].changes == {"eval.metric": "kissme", "model.test_conditions": 1}
     assert mars["kissme"].paper["rank1"] == 0.735
     assert "rank5" not in ilids["max"].paper  # printed below rank-1
+    assert mars["average"].changes == {"model.pooling": "average"}
+    assert not mars["average"].paper
+    validate(load_config(Path("configs/siamese_attention_mars.py"), "cached"))
+    frozen = {"optim.frozen_epochs": None}
+    assert prid["frozen"].changes == frozen
+    assert mars["cached"].changes.items() > frozen.items()
+    # Section V-C fine-tunes VGG-16 + FC-GRU on MARS.
+    for name, data_set in (("ilids", ilids), ("prid", prid), ("mars", mars)):
+        config = load_config(Path(f"configs/siamese_attention_{name}.py"), "vgg16_fc")
+        assert config.train.from_scratch is (None if name == "mars" else False)
+        assert config.optim.frozen_epochs == 0
+        note = "VGG_ILSVRC_16_layers.caffemodel" if name == "mars" else "vgg16_fc on MARS"
+        assert note in config.paper_source
+        for row, variant in data_set.items():
+            assert not row.startswith("vgg16") or variant.note
     assert ilids["fisher"].paper["rank10"] == 0.922
 
 

@@ -159,6 +159,17 @@ def test_a_config_that_is_not_there(tmp_path, config, message):
     assert message in done.stderr
 
 
+def test_a_key_that_is_gone_gets_the_nearest(tmp_path):
+    done = call(
+        tmp_path,
+        "--config=configs/siamese_attention_mars.py",
+        "--config.model.penalty_target=uniform",
+        "--workdir=x",
+    )
+    assert done.returncode == 2
+    assert "config has no key 'penalty_target'; did you mean 'penalty'?" in done.stderr
+
+
 def test_a_run_that_could_not_start_leaves_its_workdir_free(tiny, tmp_path):
     config = tiny()
     config.data.num_ids = 40

@@ -14,7 +14,15 @@ from jaxreid.checkpoint import Checkpoints, load_variables
 from jaxreid.data.sources import open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import read_metrics
-from jaxreid.train import check_model, init_state, make_optimizer, train
+from jaxreid.train import (
+    check_model,
+    init_state,
+    make_model,
+    make_optimizer,
+    make_train_step,
+    train,
+)
+from jaxreid.types import Batch, TrainState
 
 
 def run(config, workdir, devices=1, evaluate=None, **more):
@@ -304,13 +312,40 @@ def test_steps_can_be_profiled(tiny, tmp_path, capsys):
     assert f"profile: {tmp_path / 'traced' / 'profile'}" in capsys.readouterr().out
 
 
+def test_the_step_tells_the_loss_which_positives_count(tiny):
+    """Those of two cameras; and nothing where any do."""
+    config, seen = tiny(), []
+    source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+    model = make_model(config, source)
+
+    def loss(variables, batch, key, step):
+        seen.append(batch)
+        return jnp.sum(variables["params"]["x"]), ({}, {})
+
+    images = jnp.zeros((3, *config.data.load_size, 3), jnp.uint8)
+    batch = Batch(images, jnp.array([0, 0, 1]), jnp.array([1, 2, 1]))
+    optimizer, _ = make_optimizer(config.optim, 1)
+    for positives in ("any", "cross_camera"):
+        config.data.positives = positives
+        params = {"x": jnp.zeros(())}
+        state = TrainState(jnp.int32(0), params, {}, optimizer.init(params))
+        step = make_train_step(config, model._replace(loss=loss), optimizer, mesh)
+        with jax.disable_jit():
+            step(state, batch, np.True_)
+    assert seen[0].positives is None
+    want = [[False, True, False], [True, False, True], [False, True, False]]
+    assert seen[1].positives.tolist() == want
+
+
 @pytest.mark.parametrize(
     ("frozen", "from_scratch", "why"),
     [
         (None, None, "the backbone is frozen to the end, and would stay random"),
         (300, None, "the backbone is frozen to the end, and would stay random"),
+        # Of 2 steps each: the run has 5.
+        (3, None, "the backbone is frozen to the end, and would stay random"),
+        (2, None, None),
         (0, False, "the recipe fine-tunes a network that was trained before"),
-        (299, None, None),
         (None, True, None),
     ],
 )

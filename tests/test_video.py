@@ -228,10 +228,31 @@ def siamese(tiny_video, **data):
     config.optim = Optim(
         name="rmsprop", lr=1e-3, weight_decay=0.0, grad_clip=5.0, frozen_epochs=100
     )
+    config.train.from_scratch = True
     config.eval.clips, config.eval.clip_length = "first_last", 5
     for key, value in data.items():
         setattr(config.data, key, value)
     return config
+
+
+def test_training_says_which_frames_only_repeat(tiny_video, tmp_path, monkeypatch):
+    config = tiny_video(head="rnn", blocks=())
+    tracks = open_source(config.data).data.train.tracks()
+    config.data.clip_length = int(tracks.length.max()) + 1
+    seen = []
+
+    def step(state, batch, sound):
+        seen.append(jax.device_get(batch))
+        raise UserError("enough")
+
+    monkeypatch.setattr("jaxreid.train.make_train_step", lambda *_: step)
+    with pytest.raises(UserError, match="enough"):
+        train_alone(config, tmp_path)
+    (batch,) = seen
+    assert batch.mask.shape == batch.images.shape[:2]
+    assert set(batch.mask.sum(axis=1)) <= set(tracks.length)
+    assert not batch.mask.all(axis=1).any()
+    assert batch.mask[:, 0].all()
 
 
 @pytest.mark.slow

@@ -140,6 +140,7 @@ class ReidData(NamedTuple):
         single_shot: the data set's protocol is single-gallery-shot: CMC only, over drawn galleries
             of one image of each person; see `metrics.single_shot_cmc`.
         notes: what the parser had to decide, one line each, for `warnings`.
+        held_out: query and gallery are of training persons: see `jaxreid.data.validation`.
     """
 
     name: str
@@ -152,6 +153,7 @@ class ReidData(NamedTuple):
     split: int | None = None
     single_shot: bool = False
     notes: tuple[str, ...] = ()
+    held_out: bool = False
 
     @property
     def num_ids(self) -> int:
@@ -182,7 +184,7 @@ class ReidData(NamedTuple):
     @property
     def expected(self) -> Counts | None:
         """What should be found, where that is known."""
-        return EXPECTED.get(self.name)
+        return None if self.held_out else EXPECTED.get(self.name)
 
     @property
     def num_cameras(self) -> int:
@@ -318,6 +320,7 @@ def restore(file: Path, stamp: str = "") -> ReidData:
                 split=None if split < 0 else split,
                 single_shot=bool(columns.get("single_shot", False)),  # not in older files
                 notes=tuple(columns["notes"].tolist()),
+                held_out=False,  # Only whole data sets are written.
             )
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
         raise ValueError(str(error)) from error

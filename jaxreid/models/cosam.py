@@ -335,7 +335,9 @@ def make(
         )
         distmat = pairwise_euclidean(out.vector, out.vector)
         terms = {
-            "triplet": losses.batch_hard_triplet(distmat, batch.pids, config.margin),
+            "triplet": losses.batch_hard_triplet(
+                distmat, batch.pids, config.margin, batch.positives
+            ),
             "cross_entropy": losses.cross_entropy(out.logits, batch.pids, config.label_smoothing),
         }
         accuracy = jnp.mean(jnp.argmax(out.logits, axis=1) == batch.pids)

@@ -254,7 +254,9 @@ def make(
         items = describe(x, filters)
         distmat = pairwise(items, items)
         terms = {
-            "triplet": losses.batch_hard_triplet(distmat, batch.pids, config.margin),
+            "triplet": losses.batch_hard_triplet(
+                distmat, batch.pids, config.margin, batch.positives
+            ),
             "decorrelation": losses.decorrelation(x),
             "cross_entropy": losses.cross_entropy(logits, batch.pids),
         }
