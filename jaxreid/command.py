@@ -217,6 +217,23 @@ def _register_parsers(config: Any) -> None:
             _register_parsers(getattr(config, name))
 
 
+def profiled_steps(text: str | None, *, trains: bool) -> range:
+    """The steps that `--profile` names; none without it.
+
+    Raises:
+        UserError: it is not written FIRST:COUNT, or there is no training to trace.
+    """
+    if text is None:
+        return range(0)
+    found = re.fullmatch(r"(\d+):([1-9]\d*)", text)
+    if not found:
+        raise UserError(f"--profile={text}: expected FIRST:COUNT, as in 10:5")
+    if not trains:
+        raise UserError(f"--profile={text}: --mode=evaluate does not train")
+    first, count = map(int, found.groups())
+    return range(first, first + count)
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX was told another place."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from jaxreid import report
 from jaxreid.checkpoint import load_variables
+from jaxreid.command import profiled_steps
 from jaxreid.errors import UserError
-from jaxreid.main import profiled_steps, run
+from jaxreid.main import run
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = (
@@ -93,6 +94,14 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
         "transform",
         "transform_norm",
     }
+
+
+def test_files_are_checked_before_anything_is_trained_and_not_again(tiny, tmp_path, capsys):
+    config = tiny()
+    config.data.source, config.train.steps = "files", 2
+    for begins in (True, False):
+        run(config, tmp_path / "run")
+        assert ("files to check them" in capsys.readouterr().out) == begins
 
 
 def test_evaluate_without_a_checkpoint_scores_the_start(tiny, tmp_path, capsys):
@@ -257,10 +266,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(market, tmp_path):
 
 
 def test_the_steps_of_a_profile():
-    assert profiled_steps("10:5", "train_and_evaluate") == range(10, 15)
-    assert not profiled_steps(None, "evaluate")
+    assert profiled_steps("10:5", trains=True) == range(10, 15)
+    assert not profiled_steps(None, trains=False)
     for text in ("10", "10:0", "a:b", "-1:2", "1:2:3"):
         with pytest.raises(UserError, match=rf"--profile={text}: expected FIRST:COUNT"):
-            profiled_steps(text, "train_and_evaluate")
+            profiled_steps(text, trains=True)
     with pytest.raises(UserError, match=r"--profile=1:2: --mode=evaluate does not train"):
-        profiled_steps("1:2", "evaluate")
+        profiled_steps("1:2", trains=False)
