@@ -43,7 +43,7 @@ from jaxreid.train import (
     train,
 )
 from jaxreid.variants import tables_of
-from jaxreid.workdir import claim_workdir, hold
+from jaxreid.workdir import claim_workdir, hold, scored_in
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -165,11 +165,15 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
 
     if not others:
         return score(workdir, evaluate, source)
-    config = dataclasses.replace(config, paper={}, paper_source="")  # They are of the data's own.
+    scored, _ = index.split_place(config.eval.data or "")
+    whole, part = config, dataclasses.replace(config, paper={}, paper_source="")
+    if scored != config.paper_data:  # The figures are of other data.
+        whole = part
+    config = whole if len(others) == 1 else part
     scores = [score(workdir / at, elsewhere[at], other) for at, other in others.items()]
     if len(scores) == 1:
         return scores[0]
-    return write_mean((workdir / next(iter(others))).parent, config, scores)
+    return write_mean(workdir / scored_in(config), whole, scores)
 
 
 def profiled_steps(text: str | None, mode: Mode) -> range:
