@@ -279,6 +279,8 @@ class Config:
         eval: scoring.
         paper: the published figures of this setting, for the report.
         paper_source: where the paper prints them, and for which data set.
+        paper_data: the name of that data set where it is `eval.data`'s, and not the one that is
+            trained on.
     """
 
     model: ModelConfig
@@ -288,6 +290,7 @@ class Config:
     eval: Eval = dataclasses.field(default_factory=Eval)
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
     paper_source: str = ""
+    paper_data: str | None = None
 
     @property
     def scored_clip_length(self) -> int | None:

@@ -36,7 +36,7 @@ from jaxreid.protocol import describe
 from jaxreid.series import run_splits, run_table, write_mean
 from jaxreid.train import make_model, restore_or_start, train
 from jaxreid.variants import tables_of
-from jaxreid.workdir import claim_workdir, hold
+from jaxreid.workdir import claim_workdir, hold, scored_in
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -152,11 +152,15 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
 
     if not others:
         return score(workdir, evaluate, source)
-    config = dataclasses.replace(config, paper={}, paper_source="")  # They are of the data's own.
+    scored, _ = index.split_place(config.eval.data or "")
+    whole, part = config, dataclasses.replace(config, paper={}, paper_source="")
+    if scored != config.paper_data:  # The figures are of other data.
+        whole = part
+    config = whole if len(others) == 1 else part
     scores = [score(workdir / at, elsewhere[at], other) for at, other in others.items()]
     if len(scores) == 1:
         return scores[0]
-    return write_mean((workdir / next(iter(others))).parent, config, scores)
+    return write_mean(workdir / scored_in(config), whole, scores)
 
 
 def main(argv: list[str]) -> None:

@@ -14,6 +14,7 @@ from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import UserError
 from jaxreid.train import check_batches, check_clips, check_model, first_epoch_rows
+from jaxreid.workdir import scored_in
 
 
 def open_others(config: Config) -> dict[str, Source]:
@@ -26,7 +27,8 @@ def open_others(config: Config) -> dict[str, Source]:
         return {}
     name, root = index.split_place(config.eval.data)
     splits = index.NUM_SPLITS.get(name)
-    folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
+    folder = scored_in(config)
+    folders = {f"{folder}/split{n}": n for n in range(splits)} if splits else {folder: None}
     try:
         return {
             folder: open_source(

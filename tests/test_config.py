@@ -491,6 +491,11 @@ def test_siamese_attentions_rows_are_the_papers():
     assert mars["kissme"].changes == {"eval.metric": "kissme", "model.test_conditions": 1}
     assert mars["kissme"].paper["rank1"] == 0.735
     assert "rank5" not in ilids["max"].paper  # printed below rank-1
+    for name, data_set in (("on_ilids", "ilids_vid"), ("on_prid", "prid2011_all")):
+        config = load_config(Path("configs/siamese_attention_mars.py"), name)
+        assert config.paper_data == data_set
+        assert config.eval.data.partition(":")[0] == data_set
+        assert mars[name].tables == ("VIII",)
     assert mars["average"].changes == {"model.pooling": "average"}
     assert not mars["average"].paper
     validate(load_config(Path("configs/siamese_attention_mars.py"), "cached"))

@@ -1,5 +1,6 @@
 """Tracklets through the whole road, with a tiny COSAM and a tiny DuATM."""
 
+import dataclasses
 import json
 
 import jax
@@ -17,6 +18,7 @@ from jaxreid.logs import read_metrics
 from jaxreid.main import run
 from jaxreid.models import duatm, siamese_attention
 from jaxreid.train import train
+from jaxreid.workdir import differences, read_run
 from tests.data.trees import ilids_tree
 
 
@@ -166,6 +168,18 @@ def test_a_run_is_scored_on_another_data_set(tiny_video, tmp_path, monkeypatch, 
     assert "Table 4" not in page  # The paper's figures are of the data that was trained on.
     assert not (tmp_path / "run/eval").exists()
     # The same run is scored on its own data with the flag left out, and nothing is trained again.
+    # And the figures of a row that is of that data stand beside the mean over the splits.
+    assert "79.6" not in page
+    config.paper_data = "ilids_vid"
+    run(config, tmp_path / "run", "evaluate")
+    page = (tmp_path / "run/on_ilids_vid/report.md").read_text()
+    assert "79.6" in page
+    assert "79.6" not in (tmp_path / "run/on_ilids_vid/split0/report.md").read_text()
+    found = read_run(tmp_path / "run")
+    assert found.scores["split"] == "mean of 2"
+    assert differences(found.config, config) == []
+    elsewhere = dataclasses.replace(config.eval, data="ilids_vid:/elsewhere")
+    assert differences(found.config, dataclasses.replace(config, eval=elsewhere)) == []
     config.eval.data = None
     own = run(config, tmp_path / "run")
     assert own["data"] == "synthetic_video"
