@@ -297,6 +297,10 @@ class Config:
         """Frames of a clip at test; None for images."""
         return self.eval.clip_length or self.data.clip_length
 
+    def without_figures(self) -> "Config":
+        """The same run without the paper's figures, which are of other data or another protocol."""
+        return dataclasses.replace(self, paper={}, paper_source="")
+
     def to_dict(self) -> dict[str, Any]:
         """Nested builtins, as in `config.json`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -7,7 +7,6 @@ r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in 
 its paper's tables, and --config=duatm_market --help all keys that --config.KEY=VALUE can set.
 """
 
-import dataclasses
 import functools
 import logging
 import operator
@@ -23,7 +22,13 @@ from ml_collections import config_flags
 
 from jaxreid import distributed, report, sharding
 from jaxreid.checkpoint import Checkpoints, has_checkpoint
-from jaxreid.command import load_variants, parse_flags, profiled_steps, use_compilation_cache
+from jaxreid.command import (
+    load_config,
+    load_variants,
+    parse_flags,
+    profiled_steps,
+    use_compilation_cache,
+)
 from jaxreid.config import Config, validate
 from jaxreid.data import index
 from jaxreid.data.sources import Source, open_source
@@ -36,7 +41,7 @@ from jaxreid.protocol import describe
 from jaxreid.series import run_splits, run_table, write_mean
 from jaxreid.train import make_model, restore_or_start, train
 from jaxreid.variants import tables_of
-from jaxreid.workdir import claim_workdir, hold, scored_in
+from jaxreid.workdir import claim_workdir, hold, of_the_protocol, scored_in
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -96,7 +101,7 @@ def run(
     """
     validate(config)
     if config.data.validation is not None:  # The paper's figures are of the test set.
-        config = dataclasses.replace(config, paper={}, paper_source="")
+        config = config.without_figures()
     with hold(workdir):
         if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
             one = functools.partial(run, mode=mode, profile=profile)
@@ -153,7 +158,7 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
     if not others:
         return score(workdir, evaluate, source)
     scored, _ = index.split_place(config.eval.data or "")
-    whole, part = config, dataclasses.replace(config, paper={}, paper_source="")
+    whole, part = config, config.without_figures()
     if scored != config.paper_data:  # The figures are of other data.
         whole = part
     config = whole if len(others) == 1 else part
@@ -184,7 +189,8 @@ def main(argv: list[str]) -> None:
             row, trains = functools.partial(run, mode=mode), mode == "train_and_evaluate"
             run_table(row, name, number, changes, workdir, trains=trains)
         else:
-            run(config, workdir, mode, profile)
+            printed = load_config(name, *filter(None, [variant]))
+            run(of_the_protocol(config, printed), workdir, mode, profile)
 
     logging.getLogger("jax").setLevel(logging.WARNING)  # It tells which accelerators are not here.
     # Outside the training loop there is nothing to save, and either ends the process.

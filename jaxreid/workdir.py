@@ -310,6 +310,24 @@ def differences(run: Config, row: Config, no_matter: Iterable[str] = _OF_NO_ROW)
     ]
 
 
+def of_the_protocol(config: Config, printed: Config) -> Config:
+    """A config, without the paper's figures where it is scored in another way than they are.
+
+    Args:
+        config: as a user changed it.
+        printed: as the config file has it, with the paper's figures.
+    """
+    changed = [
+        each
+        for each in differences(config, printed, NO_MATTER | {"eval.data"})
+        if each.startswith(("eval.", "model.test_"))
+    ]
+    if not changed or not config.paper:
+        return config
+    print(f"the paper's figures are left out: {'; '.join(changed)}", flush=True)
+    return config.without_figures()
+
+
 def _facts(config: Config) -> dict[str, Any]:
     """The config by its keys; of other data that is scored, the name and not the place."""
     facts = flat_keys(config.to_dict())

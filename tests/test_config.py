@@ -15,7 +15,7 @@ from jaxreid.config import Config, Data, Eval, Optim, Train, validate
 from jaxreid.errors import UserError
 from jaxreid.models import attention_driven, cosam, duatm
 from jaxreid.variants import Variant, choose
-from jaxreid.workdir import claim_workdir
+from jaxreid.workdir import claim_workdir, of_the_protocol
 
 FILES = sorted(Path("configs").glob("*.py"))
 
@@ -122,7 +122,7 @@ def test_the_recipe_of_cosam(name, protocol):
     assert config.train.epochs == 800
     assert (config.eval.clips, config.eval.mars_protocol) == ("all", protocol)
     for variant in rows(f"cosam_{name}"):
-        rate = 1e-4 if "_rnn" in variant else 3e-4
+        rate = 1e-4 if "_rnn" in variant or variant == "paper" else 3e-4
         assert load_config(Path(f"configs/cosam_{name}.py"), variant).optim.lr == rate
 
 
@@ -393,6 +393,28 @@ def test_annotations_of_a_config_file_may_be_text(tmp_path):
     config.model.word = "c"
     with pytest.raises(UserError, match=r"config\.model\.word='c': expected 'a' or 'b' or None"):
         validate(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("eval.rerank", True, False),
+        ("eval.mars_protocol", "official", False),
+        ("eval.clips", "first", False),
+        ("eval.batch_size", 7, True),
+        ("eval.every", 7, True),
+        ("optim.lr", 7.0, True),
+        ("data.root", "/elsewhere", True),
+    ],
+)
+def test_no_papers_figures_beside_another_protocol(key, value, kept, capsys):
+    printed, config = load_config("cosam_mars"), load_config("cosam_mars")
+    section, field = key.split(".")
+    setattr(getattr(config, section), field, value)
+    found = of_the_protocol(config, printed)
+    assert found.paper == (printed.paper if kept else {})
+    assert bool(found.paper_source) == kept
+    assert (f"the paper's figures are left out: {key} " in capsys.readouterr().out) != kept
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):

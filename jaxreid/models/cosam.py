@@ -12,14 +12,18 @@ of a mask; then the channels that are strong in all frames are raised:
 Frames become one vector of the clip by pooling (TP), temporal attention (TA) or an LSTM (RNN). The
 loss is L_CE + L_triplet (Eqs. 3-4), the triplets batch-hard on the Euclidean distance of clips.
 
-Where the paper is silent, or the authors' released code, which made their tables, differs:
+Where the authors' released code differs from the paper, the code is the default:
 
 * `summary` is two 1x1 convolutions with BatchNorm and ReLU between them; the paper has one.
 * The gate is residual, F'(1 + g); the paper has F' g. `variant="paper"` takes the paper's of both.
+* The cross-entropy has labels smoothed by 0.1.
+
+Where the paper is silent:
+
 * The MLP's activation is tanh.
-* The deviations of Eq. (2) are unbiased, and 1e-4 is added to them.
+* The deviations of Eq. (2), to which section 4.1 adds 1e-4, are unbiased.
 * The last stage keeps its stride at 1 for TP and RNN, which doubles the grid; at 2 for TA.
-* The cross-entropy has labels smoothed by 0.1, and both losses are means over the batch.
+* Both losses are means over the batch.
 * The mask takes the comparisons in the order of the frames and places, so that a network is made
   for one length of clips and one size of images.
 * A frozen backbone runs with its stored statistics and does not change; the modules between its
