@@ -52,8 +52,8 @@ class Tracklets(NamedTuple):
 class Index(NamedTuple):
     """A table with one row for each image or frame.
 
-    Stills are sorted by path, and video by tracklet, then frame: a tracklet's rows are
-    neighbours, in the order of time.
+    Stills are in the natural order of their paths, and video by tracklet, then frame: a
+    tracklet's rows are neighbours, in the order of time.
 
     Attributes:
         root: the folder that `paths` are relative to, absolute.
@@ -216,7 +216,9 @@ class ReidData(NamedTuple):
             digest.update(str(index.size).encode())
             for start in range(0, index.size, 2**16):  # a million strings at once are many bytes
                 part = index.paths[start : start + 2**16].tolist()
-                digest.update("".join("\0" + path for path in part).encode())
+                # Names of files may be no UTF-8.
+                names = "".join("\0" + path for path in part)
+                digest.update(names.encode("utf-8", "surrogateescape"))
             for column in index[2:]:
                 digest.update(column.astype("<i4").tobytes())
         digest.update(self.train_pids.astype("<i4").tobytes())

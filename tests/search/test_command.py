@@ -51,9 +51,7 @@ def test_a_photograph_in_a_folder(search, photo_run, photos, tmp_path):
     code, said, errors = search(photo_run, *flags)
     assert (code, errors) == (0, "")
     lines = said.splitlines()
-    assert re.match(
-        r"skipped: photos/door 1/broken.jpg: not a photograph that decodes \(", lines[0]
-    )
+    assert re.match(r"skipped: photos/door 1/broken.jpg: not an image that decodes \(", lines[0])
     size = photos.size
     assert lines[1] == f"1 of {size + 1} photographs of the gallery skipped"
     assert re.match(rf"gallery: {size} photographs: 0 from the index, {size} computed in", lines[2])
