@@ -268,8 +268,8 @@ def test_a_whole_release_is_known_where_its_backbone_is_asked_for(prefix, backbo
     names = {name for name in weights.leaves if name.startswith("params")}
     assert {"params/backbone/bn1/bias", "params/classifier/bias"} < names
     assert len(names) == 3
-    backbone_alone = {f"{prefix}{name}.bias": np.ones(2) for name in ("layer1.0.bn1", "layer1.0.bn2")}
-    assert convert(Raw("x", "torch", backbone_alone), backbone).arch == backbone
+    alone = {f"{prefix}layer1.0.bn{i}.bias": np.ones(2) for i in (1, 2)}
+    assert convert(Raw("x", "torch", alone), backbone).arch == backbone
 
 
 def test_torchreids_classifier():
