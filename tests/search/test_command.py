@@ -204,7 +204,7 @@ def test_bad_input_is_one_line(search, photo_run, photos, tmp_path):
     cases = [
         (("nowhere", photo, "--gallery=photos"), "nowhere/checkpoints: no checkpoint there; train"),
         (("splits", photo, "--gallery=photos"), "folder of one of the runs in it: split0"),
-        ((photo_run, "--query=notes.txt", "--gallery=photos"), "notes.txt: not a photograph that"),
+        ((photo_run, "--query=notes.txt", "--gallery=photos"), "notes.txt: not an image that"),
         ((photo_run, "--query=photo", "--gallery=photos"), "did you mean 'photos'?"),
         ((photo_run, photo, "--gallery=empty"), "empty: no photographs there; expected some"),
         ((photo_run, photo, "--gallery=junk"), "none of the 1 photographs of the gallery can be"),
