@@ -29,7 +29,7 @@ _FREE = (
 # Changes no figure.
 NO_MATTER = frozenset(
     {
-        *("paper", "paper_source", "paper_data", "model.pretrained"),
+        "model.pretrained",
         *("data.root", "data.source", "data.check", "data.joints", "data.cache"),
         *("train.checkpoint_every", "train.keep", "train.log_every"),
         *("eval.every", "eval.batch_size", "eval.query_block", "eval.gallery_block"),
@@ -302,7 +302,7 @@ def _unfinished(folder: Path, config: Config, scored: int | None = None) -> str:
 def differences(run: Config, row: Config, no_matter: Iterable[str] = _OF_NO_ROW) -> list[str]:
     """What makes a run another one than a row, as in "optim.lr 0.02, not 0.01"."""
     theirs, ours = _facts(run), _facts(row)
-    keys = [key for key in (ours | theirs) if key not in no_matter]
+    keys = [k for k in (ours | theirs) if k not in no_matter and not k.startswith("paper")]
     return [
         f"{key} {theirs.get(key)}, not {ours.get(key)}"
         for key in keys

@@ -133,6 +133,18 @@ def test_cosam_on_ilids_for_as_many_steps_as_the_paper_says():
     assert [epoch * steps for epoch in config.optim.decay_epochs] == [14_994, 29_988, 44_982]
 
 
+@pytest.mark.parametrize(("name", "ids"), [("mars", 625), ("duke_video", 702), ("ilids", 150)])
+def test_cosams_recipe_as_printed(name, ids):
+    config = load_config(Path(f"configs/cosam_{name}.py"), "paper")
+    assert (config.model.variant, config.model.label_smoothing) == ("paper", 0)
+    assert (config.optim.lr, config.optim.decay_factor) == (1e-4, 0.1)
+    steps = ids // config.data.num_ids
+    assert config.train.epochs * steps == pytest.approx(60_000, abs=steps)
+    decays = [epoch * steps for epoch in config.optim.decay_epochs]
+    assert decays == pytest.approx([15_000, 30_000, 45_000], abs=steps)
+    assert config.paper == {}
+
+
 def test_cosams_rows_are_the_papers():
     mars, duke, ilids = rows("cosam_mars"), rows("cosam_duke_video"), rows("cosam_ilids")
     assert mars["se_resnet50_cosam3"].paper == {
