@@ -265,7 +265,8 @@ def to_model(
 
     Args:
         function: of the arrays `inputs`, in their order, to as many as there are `outputs`.
-        inputs: by name. Sizes may be symbols; each stands alone in some shape.
+        inputs: by name. Sizes may be symbols; each stands alone in some shape. The model does not
+            take what the function does not read.
         outputs: their names.
         metadata: what the file says of itself.
         floats: inputs that the model takes as float32, whatever the function is traced with.
@@ -283,15 +284,14 @@ def to_model(
     values = graph.call(closed, [Value(name, array.shape) for name, array in inputs.items()])
     gives = []
     for name, value, aval in zip(outputs, values, closed.out_avals, strict=True):
-        graph.nodes.append(
-            helper.make_node("Identity", [graph.full(value, aval.shape)], [name])
-        )
+        graph.nodes.append(helper.make_node("Identity", [graph.full(value, aval.shape)], [name]))
         gives.append(_info(name, aval.dtype, aval.shape))
     nodes, used = [], set(outputs)
     for node in reversed(graph.nodes):
         if used.intersection(node.output):
             nodes.append(node)
             used.update(node.input)
+    takes = [each for each in takes if each.name in used]
     constants = [array for name, array in graph.initialisers.items() if name in used]
     model = helper.make_model(
         helper.make_graph(nodes[::-1], "jaxreid", takes, gives, constants),
@@ -511,9 +511,7 @@ def _logical(op: str) -> Callable[[Graph, Any, str], str]:
 
 def _slice(graph: Graph, eqn: Any, x: str) -> str:
     p, shape = eqn.params, eqn.invars[0].aval.shape
-    ends = [
-        _END if end is size or end == size else end for end, size in zip(p["limit_indices"], shape)
-    ]
+    ends = [_END if end == size else end for end, size in zip(p["limit_indices"], shape)]
     steps = p["strides"] or [1] * len(shape)
     numbers = [p["start_indices"], ends, range(len(shape)), steps]
     return graph.emit("Slice", [x, *(graph.ints(some) for some in numbers)])
@@ -563,7 +561,9 @@ def _gather(graph: Graph, eqn: Any, x: str, indices: str) -> str:
         x = _window(graph, x, shape, starts, sizes)
         return graph.emit("Squeeze", [x, graph.ints(collapsed)]) if collapsed else x
     rows = [k for k in range(len(eqn.outvars[0].aval.shape)) if k not in numbers.offset_dims]
-    whole = all(size is of or size == of or k in axes for k, (size, of) in enumerate(zip(sizes, shape)))
+    whole = all(
+        size is of or size == of or k in axes for k, (size, of) in enumerate(zip(sizes, shape))
+    )
     if len(places) == 2 and tuple(axes) == tuple(collapsed) and len(axes) == 1 and whole:
         flat = graph.emit("Squeeze", [indices, graph.ints([1])])
         made = graph.emit("Gather", [x, flat], axis=int(axes[0]))
