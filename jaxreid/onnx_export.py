@@ -21,6 +21,7 @@ from jaxreid.trained import Trained
 from jaxreid.types import Variables
 
 try:
+    import onnx
     import onnxruntime
 
     from jaxreid.onnx_graph import to_model
@@ -151,7 +152,9 @@ def write(
     """Writes the feature function, and the distance beside it if that is asked for.
 
     Before a file is written, ONNX Runtime runs it on drawn inputs of the network's own size, in two
-    batches, and what it says is compared with what JAX says.
+    batches, and what it says is compared with what JAX says. Where JAX itself says something else
+    of an item in another batch (rounding, which a network may amplify), twice that is allowed
+    besides.
 
     Args:
         network: in float32.
@@ -174,14 +177,17 @@ def write(
         )
     function, inputs, _ = feature_function(network, 3)
     given = _drawn_inputs(inputs)
-    found = jax.device_get(jax.jit(function)(*given.values()))
+    jitted = jax.jit(function)
+    found = jax.device_get(jitted(*given.values()))
     wanted = dict(found) if _several(network) else {"features": found}
+    again = jax.device_get(jitted(*_some(given, slice(2, 3)).values()))
+    own = max(float(np.abs(a - b[2:]).max()) for a, b in zip(*map(jax.tree.leaves, (again, found))))
     model = features_model(network, dtype=dtype, layout=layout, normalised=normalised)
     given["images"] = as_taken(given["images"], network.variables, layout, normalised)
     batches = [
         (_some(given, slice(k, end)), _some(wanted, slice(k, end))) for k, end in ((0, 3), (2, 3))
     ]
-    yield out, _write_checked(model, out, batches, TOLERANCE[dtype])
+    yield out, _write_checked(model, out, batches, TOLERANCE[dtype] + 2 * own)
     if distance:
         queries, gallery = (_some(wanted, part) for part in (slice(1), slice(1, 3)))
         tree = jax.tree.structure(network.features)
@@ -251,7 +257,7 @@ def _write_checked(
             if not (apart <= tolerance * (1 + np.abs(wanted[name]))).all():
                 raise UserError(
                     f"--out={out}: not written: in ONNX Runtime, {name!r} is {apart.max():.1e} from"
-                    f" what JAX says; expected {tolerance:.0e} at most"
+                    f" what JAX says; expected {tolerance:.1e} at most"
                 )
     try:
         out.write_bytes(model.SerializeToString())
@@ -307,7 +313,7 @@ def _without_preprocessing(variables: Variables) -> Variables:
 
 def _distance_word(network: Trained) -> str:
     """How features are compared: found by comparing some."""
-    if _several(network):
+    if _several(network) or len(network.features.shape) != 2:
         return "own"
     features = np.random.default_rng(0).normal(size=(4, *network.features.shape[1:]))
     a, b = jnp.split(jnp.asarray(features, jnp.float32), 2)
@@ -315,7 +321,7 @@ def _distance_word(network: Trained) -> str:
     return "euclidean" if np.allclose(own, pairwise_euclidean(a, b), atol=1e-4) else "own"
 
 
-def _half(model: Any) -> Any:
+def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(model, keep_io_types=True)

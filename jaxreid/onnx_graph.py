@@ -142,7 +142,7 @@ class Graph:
             self.initialisers[name] = numpy_helper.from_array(array, name)
         return self._names[key]
 
-    def ints(self, numbers: Iterable[int]) -> str:
+    def ints(self, numbers: Iterable[Any]) -> str:
         """A constant vector of integers."""
         return self.constant(np.array([int(n) for n in numbers], np.int64))
 
@@ -190,7 +190,7 @@ class Graph:
         wanted = self.ints(known) if known.count(-1) <= 1 and 0 not in known else self.sizes(shape)
         return self.emit("Reshape", [name, wanted])
 
-    def transpose(self, name: str, order: Sequence[int]) -> str:
+    def transpose(self, name: str, order: Sequence[Any]) -> str:
         """In another order of its axes."""
         if list(order) == sorted(order):
             return name
@@ -418,17 +418,17 @@ def _convolution(graph: Graph, eqn: Any, x: str, kernel: str) -> str:
         dilations=p["rhs_dilation"],
         group=p["feature_group_count"],
     )
-    return graph.transpose(made, np.argsort(numbers.out_spec))
+    return graph.transpose(made, np.argsort(numbers.out_spec).tolist())
 
 
-def _turned(graph: Graph, name: str, order: Sequence[int]) -> str:
+def _turned(graph: Graph, name: str, order: Sequence[Any]) -> str:
     """A transposition, of a constant here and now."""
     if name in graph.initialisers:
         return graph.constant(numpy_helper.to_array(graph.initialisers[name]).transpose(order))
     return graph.transpose(name, order)
 
 
-def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:
+def _pads(padding: Sequence[Any]) -> list[int]:
     return [int(low) for low, _ in padding] + [int(high) for _, high in padding]
 
 
@@ -444,7 +444,7 @@ def _product(graph: Graph, eqn: Any, a: str, b: str) -> str:
     if len(over_a) == 1 and len(free_b) == 1 and not batch_a and free_a:
         return graph.emit("MatMul", [a, b])
 
-    def merged(name: str, shape: Sequence[Any], axes: Sequence[Sequence[int]]) -> str:
+    def merged(name: str, shape: Sequence[Any], axes: Sequence[Sequence[Any]]) -> str:
         if all(len(some) == 1 for some in axes):
             return name
         sizes = [reduce(lambda x, y: x * y, (shape[k] for k in some), 1) for some in axes]
@@ -487,7 +487,7 @@ def _pooling(op: str) -> Callable[[Graph, Any, str], str]:
         )
         if op == "AveragePool":  # JAX sums.
             made = graph.emit("Mul", [made, graph.constant(np.float32(math.prod(kernel)))])
-        return graph.transpose(made, np.argsort(order))
+        return graph.transpose(made, np.argsort(order).tolist())
 
     return pool
 
@@ -524,7 +524,7 @@ def _reverse(graph: Graph, eqn: Any, x: str) -> str:
 
 
 def _window(
-    graph: Graph, x: str, shape: Sequence[Any], starts: dict[int, str], sizes: Sequence[Any]
+    graph: Graph, x: str, shape: Sequence[Any], starts: dict[Any, str], sizes: Sequence[Any]
 ) -> str:
     """A part of x: along each axis of `starts`, from there as many as `sizes` says."""
     axes = [axis for axis in starts if shape[axis] != sizes[axis]]
