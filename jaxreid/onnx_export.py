@@ -127,7 +127,9 @@ def distance_model(network: Trained) -> Any:
         return network.model.distance(variables, *one)[0, 0]
 
     def distance(*arrays: jax.Array) -> tuple[jax.Array]:
-        both = (tree.unflatten(part) for part in (arrays[: len(names)], arrays[len(names) :]))
+        both = (
+            jax.tree.unflatten(tree, part) for part in (arrays[: len(names)], arrays[len(names) :])
+        )
         return (jax.vmap(jax.vmap(pair, (None, 0)), (0, None))(*both),)
 
     inputs = {
@@ -193,7 +195,7 @@ def write(
         tree = jax.tree.structure(network.features)
         variables = jax.tree.map(jnp.asarray, network.variables)
         both = (
-            tree.unflatten([side[name] for name in output_names(network)])
+            jax.tree.unflatten(tree, [side[name] for name in output_names(network)])
             for side in (queries, gallery)
         )
         apart = jax.jit(network.model.distance)(variables, *both)

@@ -212,7 +212,8 @@ class Graph:
 
         def read(atom: Any) -> Value:
             if isinstance(atom, Literal):
-                return _constant(np.asarray(atom.val, atom.aval.dtype))
+                of: Any = atom.aval
+                return _constant(np.asarray(atom.val, of.dtype))
             return known[atom]
 
         for eqn in jaxpr.eqns:
@@ -486,7 +487,9 @@ def _pooling(op: str) -> Callable[[Graph, Any, str], str]:
             **options,
         )
         if op == "AveragePool":  # JAX sums.
-            made = graph.emit("Mul", [made, graph.constant(np.float32(math.prod(kernel)))])
+            made = graph.emit(
+                "Mul", [made, graph.constant(np.array(math.prod(kernel), np.float32))]
+            )
         return graph.transpose(made, np.argsort(order).tolist())
 
     return pool

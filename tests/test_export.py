@@ -251,10 +251,11 @@ def test_onnx_is_jax_at_any_batch_and_so_is_the_distance_of_pairs(name):
 
     if not name.startswith(("duatm", "jst-rnn")):
         return
-    sides = {f"query_{k}": want[k][:3] for k in names}
-    sides |= {f"gallery_{k}": want[k][5:12] for k in names}
+    # Not the queries' own pictures: the distance to nearly the same is a difference that cancels.
+    parts = {"query": [0, 1, 2], "gallery": [3, 4, 8, 9]}
+    sides = {f"{side}_{k}": want[k][part] for side, part in parts.items() for k in names}
     tree = jax.tree.structure(net.features)
-    both = (tree.unflatten([want[k][part] for k in names]) for part in (slice(3), slice(5, 12)))
+    both = (tree.unflatten([want[k][part] for k in names]) for part in parts.values())
     far = jax.jit(net.model.distance)(net.variables, *both)
     got = onnx_export.run(onnx_export.distance_model(net), sides)["distance"]
     np.testing.assert_allclose(got, far, atol=1e-5)
