@@ -39,7 +39,6 @@ SIAMESE = siamese_attention.Config(
     kernels=(3, 3, 3),
     channels=(8, 8, 8),
     dropout=0.2,
-    penalty_target="uniform",
 )
 MODELS: dict[str, Any] = {
     "duatm": duatm.Config(dim=16, backbone_layers=(1, 1, 1, 1), backbone_growth=4, backbone_stem=8),
@@ -95,7 +94,7 @@ def get_config(model: str) -> Config:
         model=MODELS[model],
         data=data,
         optim=optim,
-        train=Train(steps=20, log_every=1, checkpoint_every=1000),
+        train=Train(steps=20, log_every=1, checkpoint_every=1000, from_scratch=True),
         eval=Eval(batch_size=16, query_block=4, gallery_block=16, pictures=1),
     )
 

@@ -11,9 +11,9 @@ Ours: not yet run on the real MARS.
 
 The figures of Tables V to VII for this network have a rank-20 of 96.6 instead.
 
-Table VIII scores this network on the other data sets: `--mode=evaluate
---config.eval.data=ilids_vid:/data/iLIDS-VID` (the paper: rank-1 49.2 %, rank-10 87.6 %, rank-20
-92.1 %) and `prid2011_all:/data/prid_2011` (61.4 %, 91.2 %, 94.7 %).
+Table VIII scores this network on the other data sets: `:on_ilids` and `:on_prid`, with
+`--mode=evaluate`. Where they lie elsewhere: `--config.eval.data=ilids_vid:/data/iLIDS-VID` and
+`--config.eval.data=prid2011_all:/data/prid_2011`.
 
 The protocol is the official one. "The first camera as the probe" (section V-B) cannot be meant of
 six cameras; the authors' 631 and 630 persons are not those of the official split either.
@@ -23,6 +23,9 @@ Fig. 7: `--config.eval.lengths=1,2,4,8,16,32,64,128` draws rank-1 by the lengths
 A variant is a row of the paper: `--config=configs/siamese_attention_mars.py:kissme`; `:help`
 lists them. `fisher`, `lfda` and `kissme` change the scoring alone, so they score a run that is
 there: `--mode=evaluate --workdir=runs/siamese_mars`.
+
+The rows with VGG-16 start from `VGG_ILSVRC_16_layers.caffemodel` in its place. `frozen` and
+`cached`, of our own, leave GoogLeNet as it is; the second keeps its maps on disk.
 """
 
 from jaxreid import recipes

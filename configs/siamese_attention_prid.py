@@ -17,6 +17,10 @@ Fig. 7: `--config.eval.lengths=1,2,4,8,16,32,64,128` draws rank-1 by the lengths
 A variant is a row of the paper: `--config=configs/siamese_attention_prid.py:kissme`; `:help`
 lists them. `fisher`, `lfda` and `kissme` change the scoring alone, so they score a run that is
 there: `--mode=evaluate --workdir=runs/siamese_prid`.
+
+The rows with VGG-16 start from `VGG_ILSVRC_16_layers.caffemodel` in its place, but `vgg16_fc` from
+its network of MARS, `--config.model.pretrained=runs/siamese_mars_vgg16_fc` (section V-C). `frozen`
+and `cached`, of our own, leave GoogLeNet as it is; the second keeps its maps on disk.
 """
 
 from jaxreid import recipes

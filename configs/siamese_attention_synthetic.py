@@ -27,7 +27,6 @@ def get_config(variant: str | None = None) -> Config:
             backbone_width=16,
             kernels=(3, 3, 3),
             channels=(32, 64, 64),
-            penalty_target="uniform",
             dropout=0.2,
             pairs="all",
         ),

@@ -172,6 +172,10 @@ def _unknown_key(argv: Sequence[str], config: Config | None) -> str | None:
     return None
 
 
+# What the parsers of absl say themselves of these is Python's.
+_WRITTEN = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
 class _OrNone(flags.ArgumentParser):
     """Reads `None` as None, for `check_types` to judge, and all else as another parser does."""
 
@@ -181,7 +185,13 @@ class _OrNone(flags.ArgumentParser):
 
     def parse(self, argument: Any) -> Any:
         """The value of a flag's text."""
-        return None if argument == "None" else self._parser.parse(argument)
+        if argument == "None":
+            return None
+        try:
+            return self._parser.parse(argument)
+        except ValueError as error:
+            expected = _WRITTEN.get(self._parser.flag_type())
+            raise ValueError(f"expected {expected}" if expected else str(error)) from error
 
     def flag_type(self) -> str:
         """The type in absl's words."""
@@ -205,6 +215,23 @@ def _register_parsers(config: Any) -> None:
                 config_flags.register_flag_parser_for_type(member, parser)
         if dataclasses.is_dataclass(getattr(config, name)):
             _register_parsers(getattr(config, name))
+
+
+def profiled_steps(text: str | None, *, trains: bool) -> range:
+    """The steps that `--profile` names; none without it.
+
+    Raises:
+        UserError: it is not written FIRST:COUNT, or there is no training to trace.
+    """
+    if text is None:
+        return range(0)
+    found = re.fullmatch(r"(\d+):([1-9]\d*)", text)
+    if not found:
+        raise UserError(f"--profile={text}: expected FIRST:COUNT, as in 10:5")
+    if not trains:
+        raise UserError(f"--profile={text}: --mode=evaluate does not train")
+    first, count = map(int, found.groups())
+    return range(first, first + count)
 
 
 def use_compilation_cache() -> None:

@@ -5,6 +5,7 @@ A config file returns a `Config`; `jaxreid.command` finds and loads it, and flag
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxreid import errors
 from jaxreid.data.clips import Cut, Sampling
-from jaxreid.data.sampler import Sampler
+from jaxreid.data.sampler import Positives, Sampler
 from jaxreid.errors import UserError, nearest
 from jaxreid.paths import local_path
 from jaxreid.types import ReidModel
@@ -61,6 +62,8 @@ class Data:
         source: JPEG files through tf.data, a TFDS copy, or all images decoded once into memory.
         split: of a data set that comes with several, counted from 0; None runs them all, one
             after another, and reports the mean.
+        validation: share of the training persons that is not trained on, and is scored in the place
+            of the test set, to choose by: see `jaxreid.data.validation`.
         image_size: (height, width) that the model sees.
         enlarge: training images are decoded this much larger, and cropped at random.
         enlarge_probability: below 1, images are decoded at `image_size`, and each is enlarged and
@@ -72,6 +75,9 @@ class Data:
             person, from two cameras where there are two (K is 4 then), and the others of two
             persons in two cameras, or "mixed" in any; or of P x K items of anyone, each once in an
             epoch.
+        positives: items of one person that are to be near each other, in pairs and triplets: any,
+            or those of two cameras, as the protocols of scoring have it. Two of one camera are then
+            neither positives nor negatives, and persons are drawn in pairs of two cameras.
         num_ids: P, persons of a batch.
         num_instances: K, images or clips of each.
         clip_length: T, frames of a training clip; None for a data set of images.
@@ -92,12 +98,14 @@ class Data:
     root: str | None = None
     source: Literal["files", "tfds", "memory"] = "files"
     split: int | None = None
+    validation: float | None = None
     image_size: tuple[int, int] = (256, 128)
     enlarge: float = 1.125
     enlarge_probability: float = 1.0
     shift: float = 0.0
     flip: bool = True
     sampling: Sampler = "identity"
+    positives: Positives = "any"
     num_ids: int = 10
     num_instances: int = 4
     clip_length: int | None = None
@@ -271,6 +279,8 @@ class Config:
         eval: scoring.
         paper: the published figures of this setting, for the report.
         paper_source: where the paper prints them, and for which data set.
+        paper_data: the name of that data set where it is `eval.data`'s, and not the one that is
+            trained on.
     """
 
     model: ModelConfig
@@ -280,19 +290,16 @@ class Config:
     eval: Eval = dataclasses.field(default_factory=Eval)
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
     paper_source: str = ""
+    paper_data: str | None = None
 
     @property
     def scored_clip_length(self) -> int | None:
         """Frames of a clip at test; None for images."""
         return self.eval.clip_length or self.data.clip_length
 
-    @property
-    def may_start_from_scratch(self) -> bool:
-        """Whether the run may start from random weights, see `Train.from_scratch`."""
-        if self.train.from_scratch is not None:
-            return self.train.from_scratch
-        frozen = self.optim.frozen_epochs
-        return frozen is not None and frozen < self.train.epochs
+    def without_figures(self) -> "Config":
+        """The same run without the paper's figures, which are of other data or another protocol."""
+        return dataclasses.replace(self, paper={}, paper_source="")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested builtins, as in `config.json`."""
@@ -311,6 +318,11 @@ def validate(config: Config) -> None:
         len(d.image_size) == 2 and min(d.image_size) >= 32,
         "data.image_size",
         "height,width of at least 32 pixels",
+    )
+    require(
+        d.validation is None or 0 < d.validation < 1,
+        "data.validation",
+        "a share of the training persons: above 0, below 1",
     )
     require(d.enlarge >= 1, "data.enlarge", "1 or more")
     require(0 <= d.enlarge_probability <= 1, "data.enlarge_probability", "a probability")
@@ -334,6 +346,12 @@ def validate(config: Config) -> None:
         d.sampling in config.model.samplings,
         "data.sampling",
         f"{wanted}: this model learns from such batches",
+    )
+    require(
+        # A loss that learns from batches of anyone needs no two items of one person.
+        d.positives == "any" or "shuffle" not in config.model.samplings,
+        "data.positives",
+        "'any': this model learns from neither pairs nor triplets",
     )
     require(
         "pairs" not in d.sampling or d.num_instances == 4,
@@ -425,8 +443,14 @@ def validate(config: Config) -> None:
     config.model.validate()
 
 
+_LARGEST = 2**31 - 1  # Integers have 32 bits on a device.
+
+
 def check_types(holder: Any, prefix: str = "config.") -> None:
-    """Raises `UserError` for the first field whose value is not of its type, sections included."""
+    """Raises `UserError` for the first field, sections included, whose value is not of its type.
+
+    Integers are of 32 bits, and numbers are finite.
+    """
     for name, kind in typing.get_type_hints(type(holder)).items():
         value = getattr(holder, name)
         if dataclasses.is_dataclass(value):
@@ -435,6 +459,12 @@ def check_types(holder: Any, prefix: str = "config.") -> None:
             words = [word for word in typing.get_args(kind) if isinstance(word, str)]
             near = nearest(value, words) if isinstance(value, str) else ""
             raise UserError(f"{prefix}{name}={value!r}: expected {_name_type(kind)}{near}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not -_LARGEST <= number <= _LARGEST:
+                expected = f"{-_LARGEST:,} to {_LARGEST:,}"
+                raise UserError(f"{prefix}{name}={value!r}: expected {expected}")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{prefix}{name}={value!r}: expected a finite number")
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -1,6 +1,7 @@
 """How every command ends: with one line where a user can put something right, and an exit code."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def report_errors(command: Callable[[], Any]) -> int:
         system refuses; 75 for a process that was lost; 141 where nobody reads on; or that of a
         signal.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files may be no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return command() or 0

@@ -103,6 +103,11 @@ class RunLog:
         else:
             print(f"step {step}/{self._total}  {words}", flush=True)
 
+    def say(self, line: str) -> None:
+        """A line on the screen, above the bar."""
+        if distributed.is_first():
+            self._bar.console.print(line) if self._bar else print(line, flush=True)
+
     def advance(self, step: int) -> None:
         """Moves the bar."""
         if self._bar:

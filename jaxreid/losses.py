@@ -7,7 +7,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def batch_hard_triplet(
-    distmat: Float[Array, "b b"], pids: Int[Array, " b"], margin: float
+    distmat: Float[Array, "b b"],
+    pids: Int[Array, " b"],
+    margin: float,
+    positives: Bool[Array, "b b"] | None = None,
 ) -> Float[Array, ""]:
     """Batch-hard triplet loss (Hermans et al. 2017; Eq. (6) of DuATM), hinge.
 
@@ -18,9 +21,13 @@ def batch_hard_triplet(
         distmat: distance of every item to every item. Its diagonal is ignored.
         pids: person ids.
         margin: how much nearer the positive has to be, in units of the distance.
+        positives: which items of one person are positives of each other, see `Batch.positives`;
+            the others are neither positives nor negatives. None: all.
     """
     same = pids[:, None] == pids[None, :]
     positive = same & ~jnp.eye(len(pids), dtype=bool)
+    if positives is not None:
+        positive &= positives
     farthest = jnp.max(distmat, axis=1, where=positive, initial=0.0)
     nearest = jnp.min(distmat, axis=1, where=~same, initial=jnp.inf)
     valid = positive.any(axis=1) & ~same.all(axis=1)
@@ -48,22 +55,28 @@ def semi_hard_negatives(distmat: Float[Array, "b b"], pids: Int[Array, " b"]) ->
 
 
 def semi_hard_triplet(
-    distmat: Float[Array, "b b"], pids: Int[Array, " b"], margin: float
+    distmat: Float[Array, "b b"],
+    pids: Int[Array, " b"],
+    margin: float,
+    positives: Bool[Array, "b b"] | None = None,
 ) -> Float[Array, ""]:
     """FaceNet's triplet loss, hinge, with the negatives of `semi_hard_negatives`.
 
-    A pair of items 2i and 2i+1 that is not of one person, or has no negative, is left out of the
-    mean.
+    A pair of items 2i and 2i+1 that is not of one person, is not one of `positives`, or has no
+    negative, is left out of the mean.
 
     Args:
         distmat: squared distance of every item to every item.
         pids: person ids; b is even.
         margin: how much nearer the positive has to be, in units of `distmat`.
+        positives: as in `batch_hard_triplet`.
     """
     anchor, negative = pids[::2], semi_hard_negatives(distmat, pids)
     positive_distance = jnp.diagonal(distmat, 1)[::2]
     negative_distance = jnp.take_along_axis(distmat[::2], negative[:, None], axis=1)[:, 0]
     valid = (anchor == pids[1::2]) & (anchor != pids[negative])
+    if positives is not None:
+        valid &= jnp.diagonal(positives, 1)[::2]
     hinge = jnp.maximum(0.0, margin + positive_distance - negative_distance)
     return jnp.sum(hinge, where=valid) / jnp.maximum(valid.sum(), 1)
 
@@ -136,17 +149,23 @@ def cross_entropy(
     return jnp.mean((1 - label_smoothing) * true + label_smoothing * every)
 
 
-def attention_penalty(weights: Float[Array, "b t n"], target: float = 1.0) -> Float[Array, ""]:
-    """Doubly stochastic attention, the first term of Eq. (9) of Where-and-When to Look.
+def attention_penalty(
+    weights: Float[Array, "b t n"], mask: Bool[Array, "b t"] | None = None
+) -> Float[Array, ""]:
+    """Doubly stochastic attention, the first term of Eq. (9) of Where-and-When, above its least.
 
-    Σ_i (target - Σ_t m_{t,i})², the mean over items: over time, every location is to gather as
-    much attention as every other. A mean over pairs of ½ the sum over a pair's two sequences is
-    the same number.
+    Over time, every location is to gather as much attention as every other. Eq. (9) has
+    Σ_i (1 - Σ_t m_{t,i})², which is Σ_i (T/n - Σ_t m_{t,i})² + n (1 - T/n)² since the weights of a
+    frame sum to 1. The second term is constant, 17.16 for 20 frames of 7 x 7, and is left out: the
+    gradient is that of Eq. (9). A mean over pairs of ½ the sum over a pair's two sequences is the
+    mean over items.
 
     Args:
         weights: m, of the n locations of t frames; each frame's sum to 1.
-        target: what a location is to gather. At 1 the term can only vanish where t = n: over 20
-            frames of 7 x 7 it is at least 49 (1 - 20/49)² = 17.16.
+        mask: the frames that count, T of them; None: all.
     """
-    gathered = weights.astype(jnp.float32).sum(axis=1)
-    return jnp.mean(jnp.sum(jnp.square(target - gathered), axis=1))
+    b, t, n = weights.shape
+    counted = jnp.ones((b, t), bool) if mask is None else mask
+    gathered = jnp.sum(weights.astype(jnp.float32), axis=1, where=counted[..., None])
+    even = counted.sum(axis=1, keepdims=True) / n
+    return jnp.mean(jnp.sum(jnp.square(even - gathered), axis=1))

@@ -7,12 +7,10 @@ r"""Trains a config, scores it, and leaves checkpoints, figures and pictures in 
 its paper's tables, and --config=duatm_market --help all keys that --config.KEY=VALUE can set.
 """
 
-import dataclasses
 import functools
 import logging
 import operator
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -24,26 +22,26 @@ from ml_collections import config_flags
 
 from jaxreid import distributed, report, sharding
 from jaxreid.checkpoint import Checkpoints, has_checkpoint
-from jaxreid.command import load_variants, parse_flags, use_compilation_cache
+from jaxreid.command import (
+    load_config,
+    load_variants,
+    parse_flags,
+    profiled_steps,
+    use_compilation_cache,
+)
 from jaxreid.config import Config, validate
 from jaxreid.data import index
 from jaxreid.data.sources import Source, open_source
 from jaxreid.entry import outlive_the_reader, report_errors
 from jaxreid.errors import UserError
-from jaxreid.evaluate import Evaluator, describe, make_evaluator
+from jaxreid.evaluate import Evaluator, make_evaluator
 from jaxreid.paths import local_path
-from jaxreid.preflight import check_files, open_others, setup
+from jaxreid.preflight import check_run, open_others, setup
+from jaxreid.protocol import describe
 from jaxreid.series import run_splits, run_table, write_mean
-from jaxreid.train import (
-    check_batches,
-    check_clips,
-    check_model,
-    make_model,
-    restore_or_start,
-    train,
-)
+from jaxreid.train import make_model, restore_or_start, train
 from jaxreid.variants import tables_of
-from jaxreid.workdir import claim_workdir, hold
+from jaxreid.workdir import claim_workdir, hold, of_the_protocol, scored_in
 
 Mode = Literal["train_and_evaluate", "evaluate"]
 
@@ -102,6 +100,8 @@ def run(
         Interrupted: a signal stopped it; its state is saved.
     """
     validate(config)
+    if config.data.validation is not None:  # The paper's figures are of the test set.
+        config = config.without_figures()
     with hold(workdir):
         if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
             one = functools.partial(run, mode=mode, profile=profile)
@@ -117,8 +117,6 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
     for each in (source, *others.values()):
         bodies = [each.bodies.summary] if each.bodies else []
         print(each.data.summary(), *index.warnings(each.data), *bodies, sep="\n", flush=True)
-    for other in others.values():
-        check_clips(config, other)
     model = make_model(config, source)
     evaluate = make_evaluator(config, model, source, mesh)
     elsewhere = {
@@ -127,11 +125,7 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
     }
     trains, started = mode == "train_and_evaluate", has_checkpoint(workdir)
     # All that can be wrong with the input is found before the folder is this run's.
-    if trains:
-        check_batches(config, source, mesh)
-    check_model(config, source, mesh, trains=trains, starts=not started)
-    if trains and config.data.check and config.data.source != "tfds":
-        check_files(config, source, *others.values())
+    check_run(config, source, list(others.values()), mesh, trains=trains, starts=not started)
     fingerprint = source.data.fingerprint()
     of_others = {name: other.data.fingerprint() for name, other in others.items()}
     facts = {"the data": fingerprint, **of_others, f"checkpoint in {workdir}": started}
@@ -163,28 +157,15 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
 
     if not others:
         return score(workdir, evaluate, source)
-    config = dataclasses.replace(config, paper={}, paper_source="")  # They are of the data's own.
+    scored, _ = index.split_place(config.eval.data or "")
+    whole, part = config, config.without_figures()
+    if scored != config.paper_data:  # The figures are of other data.
+        whole = part
+    config = whole if len(others) == 1 else part
     scores = [score(workdir / at, elsewhere[at], other) for at, other in others.items()]
     if len(scores) == 1:
         return scores[0]
-    return write_mean((workdir / next(iter(others))).parent, config, scores)
-
-
-def profiled_steps(text: str | None, mode: Mode) -> range:
-    """The steps that `--profile` names; none without it.
-
-    Raises:
-        UserError: it is not written FIRST:COUNT, or there is no training to trace.
-    """
-    if text is None:
-        return range(0)
-    found = re.fullmatch(r"(\d+):([1-9]\d*)", text)
-    if not found:
-        raise UserError(f"--profile={text}: expected FIRST:COUNT, as in 10:5")
-    if mode != "train_and_evaluate":
-        raise UserError(f"--profile={text}: --mode={mode} does not train")
-    first, count = map(int, found.groups())
-    return range(first, first + count)
+    return write_mean(workdir / scored_in(config), whole, scores)
 
 
 def main(argv: list[str]) -> None:
@@ -199,7 +180,7 @@ def main(argv: list[str]) -> None:
         flag, config = flags.FLAGS["config"], _CONFIG.value
         name, _, variant = config_flags.get_config_filename(flag).partition(":")
         number = variant.removeprefix("table")
-        profile = profiled_steps(_PROFILE.value, mode)
+        profile = profiled_steps(_PROFILE.value, trains=mode != "evaluate")
         if variant.startswith("table") and number in tables_of(load_variants(name)):
             keys = config_flags.get_override_values(flag)
             changes = {key: operator.attrgetter(key)(config) for key in keys}
@@ -208,7 +189,8 @@ def main(argv: list[str]) -> None:
             row, trains = functools.partial(run, mode=mode), mode == "train_and_evaluate"
             run_table(row, name, number, changes, workdir, trains=trains)
         else:
-            run(config, workdir, mode, profile)
+            printed = load_config(name, *filter(None, [variant]))
+            run(of_the_protocol(config, printed), workdir, mode, profile)
 
     logging.getLogger("jax").setLevel(logging.WARNING)  # It tells which accelerators are not here.
     # Outside the training loop there is nothing to save, and either ends the process.

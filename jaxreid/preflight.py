@@ -1,9 +1,11 @@
 """What is made sure of before a run begins: its data sets, its files, and that processes agree."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from jaxreid import __version__
 from jaxreid.config import Config, flat_keys
@@ -11,7 +13,8 @@ from jaxreid.data import index
 from jaxreid.data.decode import find_broken
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import UserError
-from jaxreid.train import first_epoch_rows
+from jaxreid.train import check_batches, check_clips, check_model, first_epoch_rows
+from jaxreid.workdir import scored_in
 
 
 def open_others(config: Config) -> dict[str, Source]:
@@ -24,10 +27,13 @@ def open_others(config: Config) -> dict[str, Source]:
         return {}
     name, root = index.split_place(config.eval.data)
     splits = index.NUM_SPLITS.get(name)
-    folders = {f"on_{name}/split{n}": n for n in range(splits)} if splits else {f"on_{name}": None}
+    folder = scored_in(config)
+    folders = {f"{folder}/split{n}": n for n in range(splits)} if splits else {folder: None}
     try:
         return {
-            folder: open_source(dataclasses.replace(config.data, name=name, root=root, split=split))
+            folder: open_source(
+                dataclasses.replace(config.data, name=name, root=root, split=split, validation=None)
+            )
             for folder, split in folders.items()
         }
     except UserError as error:
@@ -43,6 +49,38 @@ def setup(config: Config) -> dict[str, Any]:
     }
     keys = flat_keys(config.to_dict(), "config.")
     return here | {k: keys[k] for k in keys.keys() - {"config.data.root", "config.data.cache"}}
+
+
+def check_run(
+    config: Config,
+    source: Source,
+    others: Sequence[Source],
+    mesh: Mesh,
+    *,
+    trains: bool,
+    starts: bool,
+) -> None:
+    """Finds what is wrong with the input before the run's folder is claimed.
+
+    Args:
+        config: the run.
+        source: what is trained on.
+        others: what is scored in its place, if anything is.
+        mesh: of the devices.
+        trains: whether it is to be trained.
+        starts: whether it has no checkpoint. Files are decoded then only: once is enough.
+
+    Raises:
+        UserError: batches cannot be filled, clips do not fit, the model cannot take them, or files
+            do not decode.
+    """
+    for other in others:
+        check_clips(config, other)
+    if trains:
+        check_batches(config, source, mesh)
+    check_model(config, source, mesh, trains=trains, starts=starts)
+    if trains and starts and config.data.check and config.data.source != "tfds":
+        check_files(config, source, *others)
 
 
 def check_files(config: Config, source: Source, *others: Source) -> None:

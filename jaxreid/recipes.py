@@ -42,6 +42,7 @@ def jst_rnn_config(data_set: str, decay_epochs: tuple[int, ...]) -> Config:
             name=data_set,
             image_size=(227, 227),
             enlarge=1.0,  # section 4.2: mirroring alone
+            positives="cross_camera",  # section 4.2: a query of camera A, a candidate of camera B
             num_ids=8,
             num_instances=4,
             clip_length=6,
@@ -84,6 +85,8 @@ def jst_rnn_fine_tuning(data_set: str, decay_epochs: tuple[int, ...]) -> Config:
 def siamese_attention_config(data_set: str, epochs: int) -> Config:
     """Section V-B, with what the code that it follows has where it is silent.
 
+    "The whole set of parameters are trained", the backbone's among them.
+
     Args:
         data_set: `config.data.name`.
         epochs: in which each person is once in a pair of its own.
@@ -93,8 +96,7 @@ def siamese_attention_config(data_set: str, epochs: int) -> Config:
         data=Data(
             name=data_set,
             image_size=(224, 224),
-            enlarge=1.0,
-            shift=0.05,
+            shift=0.05,  # besides the crops, of a size that the paper does not print
             sampling="pairs",
             num_ids=5,
             num_instances=4,
@@ -106,7 +108,6 @@ def siamese_attention_config(data_set: str, epochs: int) -> Config:
             lr=1e-4,
             momentum=0.9,
             weight_decay=0.0,
-            frozen_epochs=None,
             grad_clip=5.0,
         ),
         train=Train(epochs=epochs),

@@ -14,10 +14,18 @@ from jaxreid.checkpoint import FOLDER, has_checkpoint
 from jaxreid.command import find_config, load_config, load_variants
 from jaxreid.config import Config, validate
 from jaxreid.errors import UserError
-from jaxreid.evaluate import describe
+from jaxreid.protocol import describe
 from jaxreid.report import tables
 from jaxreid.variants import tables_of
-from jaxreid.workdir import NO_MATTER, differences, hold, is_run, read_run, same_training
+from jaxreid.workdir import (
+    NO_MATTER,
+    differences,
+    hold,
+    is_run,
+    of_the_protocol,
+    read_run,
+    same_training,
+)
 
 Run = Callable[[Config, Path], dict[str, Any]]
 
@@ -52,6 +60,7 @@ def run_table(
                 )
             *path, last = key.split(".")
             setattr(functools.reduce(getattr, path, configs[row]), last, value)
+        configs[row] = of_the_protocol(configs[row], load_config(name, row))
         validate(configs[row])
     before: list[tuple[Config, Path]] = []
     with hold(workdir):
@@ -110,7 +119,7 @@ def run_splits(run: Run, config: Config, workdir: Path, splits: int) -> dict[str
         cache = config.data.cache and f"{config.data.cache}/split{split}"
         data = dataclasses.replace(config.data, split=split, cache=cache)
         # The paper's figures are of all splits.
-        one = dataclasses.replace(config, data=data, paper={}, paper_source="")
+        one = dataclasses.replace(config.without_figures(), data=data)
         scores.append(run(one, workdir / f"split{split}"))
     return write_mean(workdir, config, scores)
 

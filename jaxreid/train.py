@@ -20,12 +20,14 @@ from jaxreid import distributed, pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
 from jaxreid.data.augment import random_crop_and_flip
+from jaxreid.data.clips import first_time
 from jaxreid.data.maps import MapCache, mirrored, weights_hash
 from jaxreid.data.sampler import ClipRule, Plan
 from jaxreid.data.sources import Source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import RunLog
 from jaxreid.pretrained.weights import BACKBONE
+from jaxreid.stalls import Stalls
 from jaxreid.types import Batch, Metrics, ReidModel, TrainState, Variables
 
 Step = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
@@ -68,6 +70,12 @@ def train(
             " theirs are drawn with replacement",
             flush=True,
         )
+    if data.positives == "cross_camera" and plan.one_camera_ids:
+        print(
+            f"{plan.one_camera_ids} of {source.data.num_ids} persons were seen by one camera:"
+            " they have no positives",
+            flush=True,
+        )
     divided = sharding.split(mesh)
     mine = sharding.own_rows(data.batch_size, divided)
 
@@ -103,6 +111,7 @@ def train(
         caught = stack.enter_context(_signals())
         previous: Metrics | None = None
         logged, clock = first, time.perf_counter()
+        stalls = Stalls(make_model(config, source).chance, first)
 
         def save_good(step: int) -> None:
             if step > first:
@@ -116,12 +125,13 @@ def train(
         for step in steps:
             if step in traced[:1]:
                 trace.enter_context(jax.profiler.trace(str(workdir / "profile")))
-            first_frames = _first_frames(own_rows(step))
+            rows = own_rows(step)
+            first_frames, mask = _first_frames(rows), first_time(rows) if rows.ndim == 2 else None
             labels = index.pids[first_frames], index.camids[first_frames]
             joints = source.bodies and source.bodies.at("train", first_frames, data.load_size)
             failure: Exception | None = None
             try:
-                batch = Batch(next(images), *labels, joints=joints)
+                batch = Batch(next(images), *labels, mask, joints)
             except (UserError, OSError) as error:
                 failure = error
             # All processes stop at one step. They agree while the devices are still at work.
@@ -170,6 +180,8 @@ def train(
                 values |= {name: scores[name] for name in ("rank1", "mAP")}
             if values:
                 log.write(done, values)
+                for line in stalls.look(done, values):
+                    log.say(line)
                 logged, clock = done, time.perf_counter()
             if saves or scoring:
                 checkpoints.save(done, state, scores)
@@ -282,7 +294,8 @@ def make_plan(config: Config, source: Source) -> Plan:
     if data.clip_length is not None:
         clip = ClipRule(data.clip_length, data.clip_sampling, data.clip_compat)
     tracks = source.data.train.tracks()
-    return Plan(tracks, data.num_ids, data.num_instances, config.train.seed, clip, data.sampling)
+    sizes = data.num_ids, data.num_instances
+    return Plan(tracks, *sizes, config.train.seed, clip, data.sampling, data.positives)
 
 
 def first_epoch_rows(config: Config, source: Source) -> Int[np.ndarray, " n"]:
@@ -417,16 +430,19 @@ def check_model(config: Config, source: Source, mesh: Mesh, *, trains: bool, sta
         UserError: the network cannot take such clips or batches, there are no weights to start from
             or they do not fit, or the maps of the backbone cannot be cached since it is trained.
     """
-    if trains and starts and config.model.pretrained is None and not config.may_start_from_scratch:
-        why = "the recipe fine-tunes a network that was trained before"
-        if config.train.from_scratch is None:
+    total, frozen = _num_steps(config, make_plan(config, source))
+    if trains and starts and config.model.pretrained is None:
+        why = None
+        if config.train.from_scratch is False:
+            why = "the recipe fine-tunes a network that was trained before"
+        elif config.train.from_scratch is None and frozen >= total:
             why = "the backbone is frozen to the end, and would stay random"
-        raise UserError(
-            f"config.model.pretrained=None: expected weights, since {why}"
-            " (config.train.from_scratch=True starts without them)"
-        )
+        if why:
+            raise UserError(
+                f"config.model.pretrained=None: expected weights, since {why}"
+                " (config.train.from_scratch=True starts without them)"
+            )
     if config.data.cache is not None:
-        total, frozen = _num_steps(config, make_plan(config, source))
         if make_model(config, source).maps is None:
             raise UserError(
                 f"config.data.cache={config.data.cache}: this model cannot train on kept maps"
@@ -486,6 +502,8 @@ def make_train_step(
         key_augment, key_loss = jax.random.split(key)
         if batch.images.dtype == jnp.uint8:  # else maps from the cache
             batch = batch._replace(images=crop_and_flip(key_augment, batch.images))
+        if data.positives == "cross_camera":
+            batch = batch._replace(positives=batch.camids[:, None] != batch.camids[None])
 
         def loss(params: Any) -> Any:
             variables = {"params": params, **state.model_state}

@@ -9,7 +9,8 @@ Dimension names, in every signature of the package:
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -38,9 +39,11 @@ class Batch(NamedTuple):
             the frames, where a run keeps that.
         pids: person ids; 0..N-1 in training, the data set's own at test.
         camids: camera ids, 1-based.
-        mask: at test, which frames of a clip are read for the first time: a tracklet that is too
-            short for the clip is read in a circle. None: all.
+        mask: which frames of a clip are read for the first time: a tracklet that is too short for
+            the clip is read in a circle. None: all.
         joints: 18 OpenPose joints as (x, y, confidence), in pixels of `images`.
+        positives: in training, which items may be positives of each other if they are of one
+            person: see `config.data.positives`. None: all.
     """
 
     images: UInt8[Any, "b h w 3"] | UInt8[Any, "b t h w 3"] | Float[Any, "b t h w c"]
@@ -48,6 +51,7 @@ class Batch(NamedTuple):
     camids: Int[Any, " b"]
     mask: Bool[Any, "b t"] | None = None
     joints: Float[Any, "b 18 3"] | None = None
+    positives: Bool[Any, "b b"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -88,6 +92,8 @@ class ReidModel(NamedTuple):
         maps: `(variables, images "n h w 3") -> Float["n h w c"]`: what a frozen backbone makes of
             frames. `loss` then takes such maps in the place of the frames.
         frames: `(variables, batch) -> Float["b t d"]`: a descriptor of each frame.
+        chance: of some metrics of `loss`, the value that each has while the network tells nobody
+            apart: all features are equal, and all logits zero.
     """
 
     init: Callable[[Key[Array, ""], Batch], Variables]
@@ -102,6 +108,7 @@ class ReidModel(NamedTuple):
     vector: Callable[[Variables, Features], Float[Array, "b d"]] | None = None
     maps: Callable[[Variables, UInt8[Array, "n h w 3"]], Float[Array, "n h w c"]] | None = None
     frames: Callable[[Variables, Batch], Float[Array, "b t d"]] | None = None
+    chance: Mapping[str, float] = MappingProxyType({})
 
 
 class TrainState(NamedTuple):

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+from jaxreid.data.index import split_place
 from jaxreid.errors import UserError, nearest
 
 # Within the package where it was installed, beside it in the repository.
@@ -137,6 +138,8 @@ def choose(config: _C, variants: Mapping[str, Variant], name: str | None) -> _C:
         section, field = key.split(".")
         setattr(getattr(changed, section), field, value)
     changed.paper, changed.paper_source = dict(variant.paper), variant.source
+    if (place := variant.changes.get("eval.data")) is not None:
+        changed.paper_data, _ = split_place(place)
     return config
 
 

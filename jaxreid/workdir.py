@@ -29,7 +29,7 @@ _FREE = (
 # Changes no figure.
 NO_MATTER = frozenset(
     {
-        *("paper", "paper_source", "model.pretrained"),
+        "model.pretrained",
         *("data.root", "data.source", "data.check", "data.joints", "data.cache"),
         *("train.checkpoint_every", "train.keep", "train.log_every"),
         *("eval.every", "eval.batch_size", "eval.query_block", "eval.gallery_block"),
@@ -192,7 +192,8 @@ def read_config(workdir: Path) -> tuple[Config, int]:
             name: _filled(kind, tree[name], f"{path}: {name}") for name, kind in _SECTIONS.items()
         }
         model = _filled(_method(tree["method"], path), tree["model"], f"{path}: model")
-        config = Config(model, **sections, paper=tree["paper"], paper_source=tree["paper_source"])
+        paper = {key: tree.get(key) for key in ("paper", "paper_source", "paper_data")}
+        config = Config(model, **sections, **paper)
         validate(config)
         return config, int(tree["num_ids"])
     except FileNotFoundError as error:
@@ -228,13 +229,18 @@ def _filled(kind: Any, values: Any, where: str) -> Any:
     return kind(**filled)
 
 
+def scored_in(config: Config) -> str:
+    """Where in a run's folder its scores are: those of `config.eval.data` have one of their own."""
+    return "." if config.eval.data is None else f"on_{index.split_place(config.eval.data)[0]}"
+
+
 class Run(NamedTuple):
     """What a run's folder says of it.
 
     Attributes:
         folder: of the run.
         config: of the run; of a run over all splits of its data, as it was given.
-        scores: of `eval/metrics.json`; none where it has not been scored.
+        scores: of `eval/metrics.json`, see `scored_in`; none where it has not been scored.
         unfinished: how far the training has come that the scores are of; "" if to its end.
         when: it was last scored, or else begun, in seconds.
     """
@@ -257,16 +263,18 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: its files cannot be read.
     """
-    path = folder / "eval" / "metrics.json"
+    whole = (folder / "config.json").is_file()
+    start = folder / ("." if whole else "split0") / "config.json"
+    config, _ = read_config(start.parent)
+    # The mean over splits of what is trained on is written by itself.
+    path = folder / (scored_in(config) if whole else ".") / "eval" / "metrics.json"
     try:
         scores = dict(json.loads(path.read_bytes())) if path.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not the scores of a run ({error})") from None
-    if (folder / "config.json").is_file():
-        start, (config, _) = folder / "config.json", read_config(folder)
+    if whole:
         unfinished = _unfinished(folder, config, scores.get("step"))
     else:
-        start, (config, _) = folder / "split0" / "config.json", read_config(folder / "split0")
         config.data.split, total = None, index.NUM_SPLITS.get(config.data.name)
         if total is None:
             raise UserError(
@@ -293,10 +301,36 @@ def _unfinished(folder: Path, config: Config, scored: int | None = None) -> str:
 
 def differences(run: Config, row: Config, no_matter: Iterable[str] = _OF_NO_ROW) -> list[str]:
     """What makes a run another one than a row, as in "optim.lr 0.02, not 0.01"."""
-    theirs, ours = flat_keys(run.to_dict()), flat_keys(row.to_dict())
-    keys = [key for key in (ours | theirs) if key not in no_matter]
+    theirs, ours = _facts(run), _facts(row)
+    keys = [k for k in (ours | theirs) if k not in no_matter and not k.startswith("paper")]
     return [
         f"{key} {theirs.get(key)}, not {ours.get(key)}"
         for key in keys
         if theirs.get(key) != ours.get(key)
     ]
+
+
+def of_the_protocol(config: Config, printed: Config) -> Config:
+    """A config, without the paper's figures where it is scored in another way than they are.
+
+    Args:
+        config: as a user changed it.
+        printed: as the config file has it, with the paper's figures.
+    """
+    changed = [
+        each
+        for each in differences(config, printed, NO_MATTER | {"eval.data"})
+        if each.startswith(("eval.", "model.test_"))
+    ]
+    if not changed or not config.paper:
+        return config
+    print(f"the paper's figures are left out: {'; '.join(changed)}", flush=True)
+    return config.without_figures()
+
+
+def _facts(config: Config) -> dict[str, Any]:
+    """The config by its keys; of other data that is scored, the name and not the place."""
+    facts = flat_keys(config.to_dict())
+    if config.eval.data is not None:
+        facts["eval.data"], _ = index.split_place(config.eval.data)
+    return facts

@@ -35,7 +35,6 @@ _TINY_SIAMESE = {
     "kernels": (3, 3, 3),
     "channels": (8, 8, 8),
     "dropout": 0.2,
-    "penalty_target": "uniform",  # the other cannot be reached
 }
 _TINY_ATTENTION_DRIVEN = {"size": (64, 32), "backbone_units": 1, "backbone_width": 8}
 MODELS = {

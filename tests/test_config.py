@@ -15,7 +15,7 @@ from jaxreid.config import Config, Data, Eval, Optim, Train, validate
 from jaxreid.errors import UserError
 from jaxreid.models import attention_driven, cosam, duatm
 from jaxreid.variants import Variant, choose
-from jaxreid.workdir import claim_workdir
+from jaxreid.workdir import claim_workdir, of_the_protocol
 
 FILES = sorted(Path("configs").glob("*.py"))
 
@@ -122,7 +122,7 @@ def test_the_recipe_of_cosam(name, protocol):
     assert config.train.epochs == 800
     assert (config.eval.clips, config.eval.mars_protocol) == ("all", protocol)
     for variant in rows(f"cosam_{name}"):
-        rate = 1e-4 if "_rnn" in variant else 3e-4
+        rate = 1e-4 if "_rnn" in variant or variant == "paper" else 3e-4
         assert load_config(Path(f"configs/cosam_{name}.py"), variant).optim.lr == rate
 
 
@@ -131,6 +131,18 @@ def test_cosam_on_ilids_for_as_many_steps_as_the_paper_says():
     steps = 150 // config.data.num_ids
     assert config.train.epochs * steps == 59_940
     assert [epoch * steps for epoch in config.optim.decay_epochs] == [14_994, 29_988, 44_982]
+
+
+@pytest.mark.parametrize(("name", "ids"), [("mars", 625), ("duke_video", 702), ("ilids", 150)])
+def test_cosams_recipe_as_printed(name, ids):
+    config = load_config(Path(f"configs/cosam_{name}.py"), "paper")
+    assert (config.model.variant, config.model.label_smoothing) == ("paper", 0)
+    assert (config.optim.lr, config.optim.decay_factor) == (1e-4, 0.1)
+    steps = ids // config.data.num_ids
+    assert config.train.epochs * steps == pytest.approx(60_000, abs=steps)
+    decays = [epoch * steps for epoch in config.optim.decay_epochs]
+    assert decays == pytest.approx([15_000, 30_000, 45_000], abs=steps)
+    assert config.paper == {}
 
 
 def test_cosams_rows_are_the_papers():
@@ -296,8 +308,9 @@ def words_of(kind):
 
 @pytest.mark.parametrize(("file", "path", "kind"), EVERY_KEY)
 def test_no_key_takes_a_value_of_another_type(file, path, kind):
-    """A word that is none of the choices, and what is of no key's type, in a config file."""
+    """A word that is none of the choices, a number out of range, and what is of no key's type."""
     wrong = [object(), *(f"{word}_" for word in words_of(kind)), *map(str.swapcase, words_of(kind))]
+    wrong += [2**31, -(2**31), float("nan"), float("inf")]
     for value in wrong:
         config = load_config(file)
         section = functools.reduce(getattr, path[:-1], config)
@@ -316,6 +329,8 @@ def test_no_key_takes_a_value_of_another_type(file, path, kind):
         ("data.num_ids", True, r"expected a whole number"),
         ("optim.lr", "5e-2", r"expected a number"),
         ("train.steps", 3.0, r"expected a whole number or None"),
+        ("train.steps", 2**40, r"expected -2,147,483,647 to 2,147,483,647"),
+        ("optim.lr", float("inf"), r"expected a finite number"),
         ("data.image_size", [64, 32], r"expected a tuple \(a whole number, a whole number\)"),
         ("data.image_size", (64, 32, 3), r"expected a tuple"),
         ("eval.flip", 1, r"expected True or False"),
@@ -392,6 +407,28 @@ def test_annotations_of_a_config_file_may_be_text(tmp_path):
         validate(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("eval.rerank", True, False),
+        ("eval.mars_protocol", "official", False),
+        ("eval.clips", "first", False),
+        ("eval.batch_size", 7, True),
+        ("eval.every", 7, True),
+        ("optim.lr", 7.0, True),
+        ("data.root", "/elsewhere", True),
+    ],
+)
+def test_no_papers_figures_beside_another_protocol(key, value, kept, capsys):
+    printed, config = load_config("cosam_mars"), load_config("cosam_mars")
+    section, field = key.split(".")
+    setattr(getattr(config, section), field, value)
+    found = of_the_protocol(config, printed)
+    assert found.paper == (printed.paper if kept else {})
+    assert bool(found.paper_source) == kept
+    assert (f"the paper's figures are left out: {key} " in capsys.readouterr().out) != kept
+
+
 def test_a_workdir_belongs_to_one_config(tmp_path):
     claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
     written = json.loads((tmp_path / "config.json").read_text())
@@ -409,6 +446,24 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         claim_workdir(Config(model=duatm.Config()), tmp_path, "abc", 751)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_a_share_of_persons_to_hold_out(share):
+    config = load_config(Path("configs/cosam_mars.py"))
+    config.data.validation = share
+    with pytest.raises(UserError, match=r"config\.data\.validation=.*: expected a share of"):
+        validate(config)
+
+
+def test_cross_camera_positives_are_for_methods_that_have_any():
+    config = load_config(Path("configs/cosam_mars.py"))
+    config.data.positives = "cross_camera"
+    validate(config)
+    config = load_config(Path("configs/attention_driven_market.py"))
+    config.data.positives = "cross_camera"
+    with pytest.raises(UserError, match=r"positives='cross_camera': expected 'any': this model"):
+        validate(config)
+
+
 @pytest.mark.parametrize(("name", "persons"), [("mars", 625), ("ilids", 150), ("prid", 89)])
 def test_the_recipe_of_jst_rnn(name, persons):
     config = load_config(Path(f"configs/jst_rnn_{name}.py"))
@@ -418,15 +473,17 @@ def test_the_recipe_of_jst_rnn(name, persons):
     sizes = (16, 2, 6) if tuned else (8, 4, 6)
     assert (data.num_ids, data.num_instances, data.clip_length) == sizes
     assert data.load_size == (227, 227)
+    assert data.positives == "cross_camera"
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
     assert (optim.bias_lr_scale, optim.bias_decay) == (2.0, False)
     assert optim.head_lr_scale == (1.0 if tuned else 10.0)
-    assert config.may_start_from_scratch != tuned
+    assert config.train.from_scratch is (False if tuned else None)
     total, an_epoch = (6_000, persons // 16) if tuned else (60_000, persons // 8)
     assert config.train.steps == total
     steps = [epoch * an_epoch for epoch in optim.decay_epochs]
     assert steps == pytest.approx([total / 3, 2 * total / 3], abs=an_epoch)
     assert (config.eval.clips, config.eval.mars_protocol) == ("central", "official")
+    assert (data.clip_sampling, config.scored_clip_length) == ("consecutive", 6)
 
 
 def test_jst_rnns_rows_are_the_papers():
@@ -448,9 +505,9 @@ def test_the_recipe_of_siamese_attention(name, epochs):
     assert model.channels == (128, 256, 256)
     assert (model.dropout, model.penalty, model.initial) == (0.7, 1.0, "glorot")
     assert (data.sampling, data.batch_size, data.clip_length) == ("pairs", 20, 20)
-    assert (data.load_size, data.shift) == ((224, 224), 0.05)
+    assert (data.load_size, data.shift) == ((252, 252), 0.05)
     assert (optim.name, optim.lr, optim.momentum, optim.grad_clip) == ("rmsprop", 1e-4, 0.9, 5.0)
-    assert (config.train.epochs, optim.frozen_epochs) == (epochs, None)
+    assert (config.train.epochs, optim.frozen_epochs) == (epochs, 0)  # all is trained
     assert (config.eval.clips, config.eval.clip_length) == ("first_last", 128)
     # Of MARS, as its authors score it; of the others no mAP is printed.
     assert config.eval.ap == ("trapezoid" if name == "mars" else "mean_precision")
@@ -468,6 +525,26 @@ def test_siamese_attentions_rows_are_the_papers():
     assert mars["kissme"].changes == {"eval.metric": "kissme", "model.test_conditions": 1}
     assert mars["kissme"].paper["rank1"] == 0.735
     assert "rank5" not in ilids["max"].paper  # printed below rank-1
+    for name, data_set in (("on_ilids", "ilids_vid"), ("on_prid", "prid2011_all")):
+        config = load_config(Path("configs/siamese_attention_mars.py"), name)
+        assert config.paper_data == data_set
+        assert config.eval.data.partition(":")[0] == data_set
+        assert mars[name].tables == ("VIII",)
+    assert mars["average"].changes == {"model.pooling": "average"}
+    assert not mars["average"].paper
+    validate(load_config(Path("configs/siamese_attention_mars.py"), "cached"))
+    frozen = {"optim.frozen_epochs": None}
+    assert prid["frozen"].changes == frozen
+    assert mars["cached"].changes.items() > frozen.items()
+    # Section V-C fine-tunes VGG-16 + FC-GRU on MARS.
+    for name, data_set in (("ilids", ilids), ("prid", prid), ("mars", mars)):
+        config = load_config(Path(f"configs/siamese_attention_{name}.py"), "vgg16_fc")
+        assert config.train.from_scratch is (None if name == "mars" else False)
+        assert config.optim.frozen_epochs == 0
+        note = "VGG_ILSVRC_16_layers.caffemodel" if name == "mars" else "vgg16_fc on MARS"
+        assert note in config.paper_source
+        for row, variant in data_set.items():
+            assert not row.startswith("vgg16") or variant.note
     assert ilids["fisher"].paper["rank10"] == 0.922
 
 

@@ -36,6 +36,14 @@ def test_there_are_pages_and_all_are_in_the_contents():
     assert listed == {path.resolve() for path in PAGES if path != DOCS / "index.md"}
 
 
+def test_files_that_pages_name_exist():
+    named = set(
+        re.findall(r"`?((?:jaxreid|configs|tests|docs|benchmarks|launch)/[\w/]+(?:\.\w+|/))", TEXT)
+    )
+    assert {"jaxreid/matching.py", "jaxreid/ops/", "tests/networks.py"} <= named
+    assert [name for name in sorted(named) if not Path(name).exists()] == []
+
+
 def test_configs_variants_and_keys_exist():
     commands = re.findall(r"--config=([\w/.]+)(?::([\w.]+))?", TEXT)
     assert len(commands) >= 30

@@ -9,10 +9,11 @@ from jaxreid import evaluate, matching, metrics, sharding
 from jaxreid.data.index import not_queries
 from jaxreid.data.sources import Labelled, from_arrays, open_source
 from jaxreid.errors import UserError
-from jaxreid.evaluate import describe, make_evaluator
+from jaxreid.evaluate import make_evaluator
 from jaxreid.extract import make_extractor
 from jaxreid.metrics import evaluate_rank
 from jaxreid.ops import pairwise_euclidean
+from jaxreid.protocol import describe
 from jaxreid.types import ReidModel
 
 SIZE = (64, 32)

@@ -28,6 +28,33 @@ def test_batch_hard_triplet_against_a_loop(seed):
     assert got == pytest.approx(triplet_loop(distmat, pids, 0.2), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_triplets_of_some_positives_against_loops(seed):
+    """Items of one person and camera are neither positives nor negatives."""
+    rng = np.random.default_rng(seed)
+    pids, camids = np.repeat(rng.integers(0, 4, 8), 2), rng.integers(0, 3, 16)
+    distmat = rng.uniform(0, 2, (16, 16))
+    hard, semi_hard = [], []
+    for a in range(16):
+        others = [distmat[a, i] for i in range(16) if pids[i] != pids[a]]
+        mine = [distmat[a, i] for i in range(16) if pids[i] == pids[a] and camids[i] != camids[a]]
+        if mine and others:
+            hard.append(max(0, 0.2 + max(mine) - min(others)))
+    for a, p, n in semi_hard_loop(distmat, pids):
+        if camids[a] != camids[p]:
+            semi_hard.append(max(0, 0.2 + distmat[a, p] - distmat[a, n]))
+    apart = jnp.array(camids[:, None] != camids)
+    for function, terms in (
+        (losses.batch_hard_triplet, hard),
+        (losses.semi_hard_triplet, semi_hard),
+    ):
+        got = function(jnp.float32(distmat), jnp.array(pids), 0.2, apart)
+        assert got == pytest.approx(np.mean(terms), abs=1e-6)
+        everyone = function(jnp.float32(distmat), jnp.array(pids), 0.2)
+        same = function(jnp.float32(distmat), jnp.array(pids), 0.2, jnp.ones((16, 16), bool))
+        assert everyone == same != got
+
+
 def test_batch_hard_triplet_by_hand():
     # Anchor 0: 0.3 + 0.5 - 0.4; anchor 1: 0.3 + 0.5 - 0.9 < 0; anchor 2 has no positive.
     distmat = jnp.array([[0.0, 0.5, 0.4], [0.5, 0.0, 0.9], [0.4, 0.9, 0.0]])
@@ -185,25 +212,46 @@ def test_smoothing_of_equal_logits_changes_nothing():
     assert got == pytest.approx(np.log(625), 1e-6)
 
 
-@pytest.mark.parametrize("target", [1.0, 0.4])
-def test_attention_penalty_against_a_loop(target):
-    """Eq. (9): over pairs, half of the sum over their two sequences."""
-    m = np.random.default_rng(0).dirichlet(np.ones(9), (4, 5))
-    pairs = []
-    for a, b in ((0, 1), (2, 3)):
-        total = 0.0
-        for sequence in (m[a], m[b]):
+def eq_9(m, counted):
+    """Over pairs, half of the sum over their two sequences; and what it cannot go below."""
+    pairs, least = [], []
+    for pair in ((0, 1), (2, 3)):
+        total, floor = 0.0, 0.0
+        for k in pair:
             for i in range(9):
-                total += (target - sum(frame[i] for frame in sequence)) ** 2 / 2
+                gathered = sum(frame[i] for frame, counts in zip(m[k], counted[k]) if counts)
+                total += (1 - gathered) ** 2 / 2
+            floor += 9 * (1 - counted[k].sum() / 9) ** 2 / 2
         pairs.append(total)
-    got = losses.attention_penalty(jnp.float32(m), target)
-    assert got == pytest.approx(np.mean(pairs), rel=1e-5)
+        least.append(floor)
+    return np.mean(pairs), np.mean(least)
+
+
+def test_attention_penalty_is_eq_9_above_its_least():
+    m = np.random.default_rng(0).dirichlet(np.ones(9), (4, 5))
+    some = np.arange(5) < np.array([5, 3, 1, 4])[:, None]
+    for mask, counted in ((None, np.ones((4, 5), bool)), (jnp.array(some), some)):
+        total, least = eq_9(m, counted)
+        got = losses.attention_penalty(jnp.float32(m), mask)
+        assert got == pytest.approx(total - least, rel=1e-5)
+
+
+def test_attention_penalty_has_the_gradient_of_eq_9():
+    """Of the scores that the weights are the softmax of."""
+    scores = jnp.array(np.random.default_rng(0).normal(size=(4, 5, 9)), jnp.float32)
+
+    def printed(scores):
+        gathered = jax.nn.softmax(scores).sum(axis=1)
+        return jnp.mean(jnp.sum(jnp.square(1 - gathered), axis=1))
+
+    got = jax.grad(lambda x: losses.attention_penalty(jax.nn.softmax(x)))(scores)
+    np.testing.assert_allclose(got, jax.grad(printed)(scores), atol=1e-6)
+    assert jnp.abs(got).max() > 1e-3
 
 
 def test_attention_penalty_of_the_papers_clip_at_its_least():
     even = jnp.full((2, 20, 49), 1 / 49)
-    assert losses.attention_penalty(even) == pytest.approx(17.163265, rel=1e-5)  # 29² / 49
-    assert losses.attention_penalty(even, 20 / 49) == pytest.approx(0, abs=1e-9)
+    assert losses.attention_penalty(even) == pytest.approx(0, abs=1e-9)
     # And its gradient, along the weights that still sum to 1, is zero there.
     gradient = jax.grad(losses.attention_penalty)(even)
     assert jnp.abs(gradient - gradient.mean()).max() < 1e-5

@@ -14,8 +14,9 @@ from PIL import Image
 
 from jaxreid import report
 from jaxreid.checkpoint import load_variables
+from jaxreid.command import profiled_steps
 from jaxreid.errors import UserError
-from jaxreid.main import profiled_steps, run
+from jaxreid.main import run
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = (
@@ -95,6 +96,14 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
     }
 
 
+def test_files_are_checked_before_anything_is_trained_and_not_again(tiny, tmp_path, capsys):
+    config = tiny()
+    config.data.source, config.train.steps = "files", 2
+    for begins in (True, False):
+        run(config, tmp_path / "run")
+        assert ("files to check them" in capsys.readouterr().out) == begins
+
+
 def test_evaluate_without_a_checkpoint_scores_the_start(tiny, tmp_path, capsys):
     scores = run(tiny(matching="average"), tmp_path / "run", "evaluate")
     assert 0 <= scores["mAP"] <= 1
@@ -124,7 +133,7 @@ def test_a_broken_file_stops_the_run_before_training(tiny, market, tmp_path):
         (["--config.model.dmi=3"], "config has no key 'dmi'; did you mean 'dim'?"),
         (["--config.modle.dim=3"], "config has no key 'modle'; did you mean 'model'?"),
         (["--config.model.matching=duel"], "matching"),
-        (["--config.optim.lr=fast"], "could not convert string to float: 'fast'"),
+        (["--config.optim.lr=fast"], "config.optim.lr=fast: expected a number"),
         (["--config.optim.lr.value=3"], "there are no keys below 0.01"),
         (["--config.model.dim=3", "--config.model.dim=4"], "model.dim is given more than once"),
         (["--config.model.drop=1.5"], "config.model.drop=1.5: expected a probability"),
@@ -157,6 +166,17 @@ def test_a_config_that_is_not_there(tmp_path, config, message):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
+
+
+def test_a_key_that_is_gone_gets_the_nearest(tmp_path):
+    done = call(
+        tmp_path,
+        "--config=configs/siamese_attention_mars.py",
+        "--config.model.penalty_target=uniform",
+        "--workdir=x",
+    )
+    assert done.returncode == 2
+    assert "config has no key 'penalty_target'; did you mean 'penalty'?" in done.stderr
 
 
 def test_a_run_that_could_not_start_leaves_its_workdir_free(tiny, tmp_path):
@@ -246,10 +266,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(market, tmp_path):
 
 
 def test_the_steps_of_a_profile():
-    assert profiled_steps("10:5", "train_and_evaluate") == range(10, 15)
-    assert not profiled_steps(None, "evaluate")
+    assert profiled_steps("10:5", trains=True) == range(10, 15)
+    assert not profiled_steps(None, trains=False)
     for text in ("10", "10:0", "a:b", "-1:2", "1:2:3"):
         with pytest.raises(UserError, match=rf"--profile={text}: expected FIRST:COUNT"):
-            profiled_steps(text, "train_and_evaluate")
+            profiled_steps(text, trains=True)
     with pytest.raises(UserError, match=r"--profile=1:2: --mode=evaluate does not train"):
-        profiled_steps("1:2", "evaluate")
+        profiled_steps("1:2", trains=False)

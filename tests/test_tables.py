@@ -173,7 +173,8 @@ def test_a_run_over_all_splits(tmp_path, capsys):
     end = {"step": 14400, "epoch": 800.0}
     for n in range(10):
         data = dataclasses.replace(config.data, split=n)
-        leave_run(tmp_path / f"split{n}", dataclasses.replace(config, data=data), last=end)
+        one = dataclasses.replace(config.without_figures(), data=data)  # as `run_splits` does
+        leave_run(tmp_path / f"split{n}", one, last=end)
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "metrics.json").write_text('{"rank1": 0.701, "rank5": 0.9}')
     assert lay_out("--paper=cosam", "--table=4", tmp_path) == 0
@@ -184,6 +185,13 @@ def test_a_run_over_all_splits(tmp_path, capsys):
     (tmp_path / "split3" / "metrics.jsonl").unlink()
     lay_out("--paper=cosam", "--table=4", tmp_path)
     assert "not finished (9 of 10 splits)" in capsys.readouterr().out
+
+
+def test_a_run_that_started_from_another_run_says_so(tmp_path, capsys):
+    config = market_row("l0", model_pretrained="runs/other")
+    leave_run(tmp_path / "run", config, {"rank1": 0.5})
+    assert lay_out("--paper=duatm", "--table=2", tmp_path / "run") == 0
+    assert f"1. {tmp_path / 'run'}: from another run, runs/other\n" in capsys.readouterr().out
 
 
 def test_latex(tmp_path, capsys):
@@ -248,7 +256,7 @@ def test_every_table_of_every_paper():
         "cosam": {"2", "3", "4", "5", "6"},
         "duatm": {"1", "2", "3", "4", "5", "6", "7"},
         "jst_rnn": {"2", "3"},
-        "siamese_attention": {"III", "IV", "V", "VI", "VII"},
+        "siamese_attention": {"III", "IV", "V", "VI", "VII", "VIII"},
     }
     for paper, of in numbers.items():
         for number in of:

@@ -9,12 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreid import sharding
+from jaxreid import sharding, stalls
 from jaxreid.checkpoint import Checkpoints, load_variables
 from jaxreid.data.sources import open_source
 from jaxreid.errors import Interrupted, UserError
 from jaxreid.logs import read_metrics
-from jaxreid.train import check_model, init_state, make_optimizer, train
+from jaxreid.train import (
+    check_model,
+    init_state,
+    make_model,
+    make_optimizer,
+    make_train_step,
+    train,
+)
+from jaxreid.types import Batch, TrainState
 
 
 def run(config, workdir, devices=1, evaluate=None, **more):
@@ -158,6 +166,17 @@ def test_few_images_of_a_person_are_said_once(tiny, tmp_path, capsys):
     assert "of 10 persons have fewer than 8 images" in said[0]
 
 
+def test_a_training_that_learns_nothing_is_told_so_once(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stalls, "PATIENCE", 2)
+    monkeypatch.setattr(stalls, "NEAR", 0.2)  # a random network is near chance, not at it
+    config = tiny()
+    config.optim.lr = 1e-12
+    config.train.steps, config.train.log_every = 4, 1
+    run(config, tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if "tells nobody apart" in line]
+    assert len([line for line in said if "cross_entropy" in line]) == 1
+
+
 def test_the_best_checkpoint_is_kept(tiny, tmp_path):
     config = tiny()
     config.train = dataclasses.replace(config.train, steps=6, keep=1)
@@ -293,13 +312,40 @@ def test_steps_can_be_profiled(tiny, tmp_path, capsys):
     assert f"profile: {tmp_path / 'traced' / 'profile'}" in capsys.readouterr().out
 
 
+def test_the_step_tells_the_loss_which_positives_count(tiny):
+    """Those of two cameras; and nothing where any do."""
+    config, seen = tiny(), []
+    source, mesh = open_source(config.data), sharding.make_mesh(jax.devices()[:1])
+    model = make_model(config, source)
+
+    def loss(variables, batch, key, step):
+        seen.append(batch)
+        return jnp.sum(variables["params"]["x"]), ({}, {})
+
+    images = jnp.zeros((3, *config.data.load_size, 3), jnp.uint8)
+    batch = Batch(images, jnp.array([0, 0, 1]), jnp.array([1, 2, 1]))
+    optimizer, _ = make_optimizer(config.optim, 1)
+    for positives in ("any", "cross_camera"):
+        config.data.positives = positives
+        params = {"x": jnp.zeros(())}
+        state = TrainState(jnp.int32(0), params, {}, optimizer.init(params))
+        step = make_train_step(config, model._replace(loss=loss), optimizer, mesh)
+        with jax.disable_jit():
+            step(state, batch, np.True_)
+    assert seen[0].positives is None
+    want = [[False, True, False], [True, False, True], [False, True, False]]
+    assert seen[1].positives.tolist() == want
+
+
 @pytest.mark.parametrize(
     ("frozen", "from_scratch", "why"),
     [
         (None, None, "the backbone is frozen to the end, and would stay random"),
         (300, None, "the backbone is frozen to the end, and would stay random"),
+        # Of 2 steps each: the run has 5.
+        (3, None, "the backbone is frozen to the end, and would stay random"),
+        (2, None, None),
         (0, False, "the recipe fine-tunes a network that was trained before"),
-        (299, None, None),
         (None, True, None),
     ],
 )

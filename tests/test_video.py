@@ -1,5 +1,6 @@
 """Tracklets through the whole road, with a tiny COSAM and a tiny DuATM."""
 
+import dataclasses
 import json
 
 import jax
@@ -17,6 +18,7 @@ from jaxreid.logs import read_metrics
 from jaxreid.main import run
 from jaxreid.models import duatm, siamese_attention
 from jaxreid.train import train
+from jaxreid.workdir import differences, read_run
 from tests.data.trees import ilids_tree
 
 
@@ -166,6 +168,18 @@ def test_a_run_is_scored_on_another_data_set(tiny_video, tmp_path, monkeypatch, 
     assert "Table 4" not in page  # The paper's figures are of the data that was trained on.
     assert not (tmp_path / "run/eval").exists()
     # The same run is scored on its own data with the flag left out, and nothing is trained again.
+    # And the figures of a row that is of that data stand beside the mean over the splits.
+    assert "79.6" not in page
+    config.paper_data = "ilids_vid"
+    run(config, tmp_path / "run", "evaluate")
+    page = (tmp_path / "run/on_ilids_vid/report.md").read_text()
+    assert "79.6" in page
+    assert "79.6" not in (tmp_path / "run/on_ilids_vid/split0/report.md").read_text()
+    found = read_run(tmp_path / "run")
+    assert found.scores["split"] == "mean of 2"
+    assert differences(found.config, config) == []
+    elsewhere = dataclasses.replace(config.eval, data="ilids_vid:/elsewhere")
+    assert differences(found.config, dataclasses.replace(config, eval=elsewhere)) == []
     config.eval.data = None
     own = run(config, tmp_path / "run")
     assert own["data"] == "synthetic_video"
@@ -228,10 +242,31 @@ def siamese(tiny_video, **data):
     config.optim = Optim(
         name="rmsprop", lr=1e-3, weight_decay=0.0, grad_clip=5.0, frozen_epochs=100
     )
+    config.train.from_scratch = True
     config.eval.clips, config.eval.clip_length = "first_last", 5
     for key, value in data.items():
         setattr(config.data, key, value)
     return config
+
+
+def test_training_says_which_frames_only_repeat(tiny_video, tmp_path, monkeypatch):
+    config = tiny_video(head="rnn", blocks=())
+    tracks = open_source(config.data).data.train.tracks()
+    config.data.clip_length = int(tracks.length.max()) + 1
+    seen = []
+
+    def step(state, batch, sound):
+        seen.append(jax.device_get(batch))
+        raise UserError("enough")
+
+    monkeypatch.setattr("jaxreid.train.make_train_step", lambda *_: step)
+    with pytest.raises(UserError, match="enough"):
+        train_alone(config, tmp_path)
+    (batch,) = seen
+    assert batch.mask.shape == batch.images.shape[:2]
+    assert set(batch.mask.sum(axis=1)) <= set(tracks.length)
+    assert not batch.mask.all(axis=1).any()
+    assert batch.mask[:, 0].all()
 
 
 @pytest.mark.slow

@@ -8,16 +8,18 @@ query. With this file where Python looks for modules, the function is a data set
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from jaxreid.data import tables
+from jaxreid.data.files import list_images, say_skipped
 from jaxreid.data.tables import Index, ReidData
 from jaxreid.errors import UserError
 
 # Anchored: `cam12` is not camera 1.
-NAME = re.compile(r"person(\d+)_cam(\d+)_(\d+)\.jpg")
+NAME = re.compile(r"person(\d+)_cam(\d+)_(\d+)")
 
 
 def own_layout(root: Path) -> ReidData:
@@ -28,14 +30,15 @@ def own_layout(root: Path) -> ReidData:
     """
     rows: dict[str, list[tuple[str, int, int]]] = {"train": [], "query": [], "gallery": []}
     seen = set()
-    for path in sorted(root.glob("*.jpg")):  # Sorted: the order of a folder is any.
-        match = NAME.fullmatch(path.name)  # The name alone: folders above may look like one.
+    skipped: Counter[str] = Counter()
+    for name in list_images(root, skipped):
+        match = NAME.fullmatch(Path(name).stem)  # Folders above may look like such a name.
         if match is None:
-            raise UserError(f"{path}: expected a name like person07_cam2_00031.jpg")
+            raise UserError(f"{root / name}: expected a name like person07_cam2_00031.jpg")
         pid, camid = int(match[1]), int(match[2])
         split = "train" if pid % 2 else "gallery" if (pid, camid) in seen else "query"
         seen.add((pid, camid))
-        rows[split].append((path.name, pid, camid))
+        rows[split].append((name, pid, camid))
     if not all(rows.values()):
         raise UserError(f"{root}: expected images of at least two persons by two cameras")
 
@@ -52,5 +55,8 @@ def own_layout(root: Path) -> ReidData:
         )
 
     return tables.make(
-        "own_layout", {split: table(split) for split in rows}, junk=dict.fromkeys(rows, 0)
+        "own_layout",
+        {split: table(split) for split in rows},
+        junk=dict.fromkeys(rows, 0),
+        notes=say_skipped(skipped),
     )

@@ -94,12 +94,12 @@ class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
             yield (
                 row * stride,
                 {
-                    "image": index.path(row),  # a path, not pixels: the bytes are kept
+                    "image": Path(index.path(row)).read_bytes(),  # as they are, not decoded
                     "pid": index.pids[row],
                     "camid": index.camids[row],
                     "tracklet": index.tracklets[row],
                     "frame": index.frames[row],
-                    "path": str(index.paths[row]),
+                    "path": _encoded(index.paths[row]),
                 },
             )
 
@@ -187,11 +187,16 @@ def _reader(
     def read(row: SupportsIndex) -> bytes:
         example = source[row]
         # Of a file that was cut short, array_record reads empty records without a word.
-        if example["path"] != str(index.paths[row]).encode():
+        if example["path"] != _encoded(index.paths[row]):
             raise damaged(f"the record of {index.paths[row]} is not where {INDEX_FILE} has it")
         return example["image"]
 
     return read
+
+
+def _encoded(path: str) -> bytes:
+    """Names of files may be no UTF-8."""
+    return str(path).encode("utf-8", "surrogateescape")
 
 
 def _folder(out: str | os.PathLike, name: str, split: int | None) -> Path:

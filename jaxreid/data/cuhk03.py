@@ -21,6 +21,7 @@ import os
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,15 @@ from jaxtyping import Int, Shaped
 from PIL import Image
 
 from jaxreid.data import images, tables
-from jaxreid.data.files import elements, find_home, is_image, missing, read_matrix
+from jaxreid.data.files import (
+    by_name,
+    elements,
+    find_home,
+    list_images,
+    missing,
+    read_matrix,
+    say_skipped,
+)
 from jaxreid.data.tables import Index, ReidData
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
@@ -101,7 +110,8 @@ def new_protocol(kind: Kind, root: Path) -> ReidData:
             f"{name}: train_idx, query_idx and gallery_idx in {config} must be numbers from 1 to "
             f"{len(listed)}, the number of its names, and name no image twice"
         )
-    absent = sorted(used.difference(_listing(name, kind, home)))
+    skipped: Counter[str] = Counter()
+    absent = sorted(used.difference(_listing(name, kind, home, skipped)))
     if absent:
         raise UserError(
             f"{name}: {config} names {len(absent)} images that {home / _folder(kind)} does not "
@@ -112,7 +122,7 @@ def new_protocol(kind: Kind, root: Path) -> ReidData:
         return _table(home, kind, [listed[place] for place in places], labels[places])
 
     found = {split: table(places) for split, places in rows.items()}
-    return tables.make(name, found, dict.fromkeys(found, 0))
+    return tables.make(name, found, dict.fromkeys(found, 0), notes=say_skipped(skipped))
 
 
 def classic(kind: Kind, root: Path, split: int) -> ReidData:
@@ -130,7 +140,8 @@ def classic(kind: Kind, root: Path, split: int) -> ReidData:
     """
     name = f"cuhk03_classic_{kind}"
     home = _find_images(name, kind, root)
-    listed = np.array(_listing(name, kind, home))
+    skipped: Counter[str] = Counter()
+    listed = np.array(_listing(name, kind, home, skipped))
     pids = np.array([1000 * int(file[0]) + int(file[2:5]) for file in listed])
     tested = _read_splits(name, home)[split]
     absent = np.setdiff1d(tested, pids)
@@ -154,7 +165,7 @@ def classic(kind: Kind, root: Path, split: int) -> ReidData:
         dict.fromkeys(tables.SPLITS, 0),
         split=split,
         single_shot=True,
-        notes=() if counts == expected else (note,),
+        notes=(*(() if counts == expected else (note,)), *say_skipped(skipped)),
     )
 
 
@@ -190,11 +201,11 @@ def _command(home: Path) -> str:
     return f"python -m jaxreid.data.cuhk03 --root={home}"
 
 
-def _listing(name: str, kind: Kind, home: Path) -> list[str]:
-    """The images in a folder, sorted, their names checked."""
+def _listing(name: str, kind: Kind, home: Path, skipped: Counter[str]) -> list[str]:
+    """The images in a folder, in natural order, their names checked."""
     folder = home / _folder(kind)
     try:
-        found = sorted(file for file in os.listdir(folder) if is_image(file))
+        found = list_images(folder, skipped)
     except OSError as error:
         raise missing(name, folder, error, f"images named like {_EXAMPLE}") from error
     for file in found:
@@ -207,7 +218,7 @@ def _listing(name: str, kind: Kind, home: Path) -> list[str]:
 
 def _table(home: Path, kind: Kind, files: Sequence[str], pids: Int[np.ndarray, " n"]) -> Index:
     """The table of some images. Ours count cameras from 1, so the view is the camera."""
-    order = np.argsort(np.array(files, np.str_))
+    order = sorted(range(len(files)), key=lambda place: by_name(files[place]))
     files = [files[place] for place in order]
     return Index(
         root=str(home),
@@ -379,7 +390,7 @@ def _write_images(mat: Any, kind: Kind, folder: Path) -> None:
     for stale in partial.glob(".*.png"):  # of a call that was stopped
         stale.unlink()
     os.rename(partial, folder)
-    print(f"{folder}: {sum(map(is_image, os.listdir(folder)))} images")
+    print(f"{folder}: {len(list_images(folder, Counter()))} images")
 
 
 def _pictures(mat: Any, kind: Kind) -> Iterator[tuple[str, str, Any]]:

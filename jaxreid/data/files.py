@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +16,14 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxreid.data import tables
+from jaxreid.data.decode import SUFFIXES
 from jaxreid.data.tables import ReidData
 from jaxreid.errors import UserError, nearest
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# What systems leave in folders, besides all that has a leading dot; in lower case.
+_OF_THE_SYSTEM = frozenset(
+    ("@eadir", "#recycle", "$recycle.bin", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini")
+)
 
 
 def find_home(
@@ -58,14 +63,50 @@ def entries(folder: Path) -> list[str]:
         return []
 
 
-def has_suffix(path: str, suffixes: tuple[str, ...]) -> bool:
-    """By the name alone; files with a leading dot are the system's own."""
-    return path.lower().endswith(suffixes) and not os.path.basename(path).startswith(".")
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's own, by its name: `.thumbnails`, `@eaDir`."""
+    return name.startswith(".") or name.lower() in _OF_THE_SYSTEM
 
 
-def is_image(path: str) -> bool:
-    """Whether a file may be in a data set, by its name."""
-    return has_suffix(path, IMAGE_SUFFIXES)
+def has_suffix(path: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    """Whether a file is of a kind, by default an image, by its name; hidden ones are of none."""
+    return path.lower().endswith(suffixes) and not is_hidden(os.path.basename(path))
+
+
+def pick(
+    names: Iterable[str], skipped: Counter[str], suffixes: tuple[str, ...] = SUFFIXES
+) -> list[str]:
+    """The names of files of a kind, by default images, in natural order: the one rule of folders.
+
+    Args:
+        names: as a folder lists them.
+        skipped: counts the others by suffix; hidden ones are passed over.
+        suffixes: of the kind.
+    """
+    found = []
+    for name in names:
+        if has_suffix(name, suffixes):
+            found.append(name)
+        elif not is_hidden(name):
+            skipped[os.path.splitext(name)[1].lower()] += 1
+    return sorted(found, key=by_name)
+
+
+def list_images(folder: str | os.PathLike[str], skipped: Counter[str]) -> list[str]:
+    """The names of the images in a folder, in natural order; counts the other files by suffix.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(folder) as found:
+        return pick((entry.name for entry in found if not entry.is_dir()), skipped)
+
+
+def say_skipped(skipped: Counter[str]) -> tuple[str, ...]:
+    """One line such as "skipped 2 .heic, 1 .txt", or none."""
+    kinds = sorted(skipped.items())
+    what = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in kinds)
+    return (f"skipped {what}",) if what else ()
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -74,9 +115,14 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
+def by_name(name: str) -> Any:
+    """What to sort names by where no two may be equal: 1 and 01 are, to `natural`."""
+    return natural(name), name
+
+
 def frame_order(frame: int | None, path: str) -> Any:
     """What to sort a tracklet's frames by: their numbers, and then the numbers in their paths."""
-    return frame or 0, natural(path), path
+    return frame or 0, by_name(path)
 
 
 def read_csv(
@@ -116,14 +162,14 @@ def read_csv(
 
 
 def subfolders(folder: Path) -> list[os.DirEntry[str]]:
-    """The folders in a folder, sorted by name, but for those with a leading dot.
+    """The folders in a folder, in natural order, but for hidden ones.
 
     Raises:
         OSError: it cannot be read.
     """
     with os.scandir(folder) as found:
-        folders = [entry for entry in found if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(folders, key=lambda entry: entry.name)
+        folders = [entry for entry in found if entry.is_dir() and not is_hidden(entry.name)]
+    return sorted(folders, key=lambda entry: by_name(entry.name))
 
 
 def read_matrix(
@@ -229,7 +275,7 @@ def missing(name: str, path: Path, error: OSError, expected: str) -> UserError:
 # ---------------------------------------------------------------------- an index that is kept
 
 
-_CACHE_VERSION = 1  # raised whenever a parser would give other tables for the same files
+_CACHE_VERSION = 2  # raised whenever a parser would give other tables for the same files
 
 
 def remembered(

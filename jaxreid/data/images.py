@@ -3,8 +3,8 @@
 A layout like Market-1501's is three folders of images whose names are the labels.
 """
 
-import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxreid.data import tables
+from jaxreid.data.decode import SUFFIXES
 from jaxreid.data.files import (
+    by_name,
     entries,
     find_home,
     frame_order,
     has_suffix,
-    is_image,
+    list_images,
     missing,
     read_csv,
+    say_skipped,
     subfolders,
 )
 from jaxreid.data.tables import DISTRACTOR, JUNK, SPLITS, Index, ReidData
@@ -53,7 +56,7 @@ def _table(root: Path, rows: Sequence[_Row]) -> Index:
 
 def _place(row: _Row) -> Any:
     if row.tracklet is None:
-        return row.path
+        return by_name(row.path)
     return row.tracklet, frame_order(row.frame, row.path)
 
 
@@ -61,11 +64,18 @@ def _item(row: _Row) -> int | str:
     return row.path if row.tracklet is None else row.tracklet
 
 
-def _data(name: str, root: Path, rows: dict[str, list[_Row]]) -> ReidData:
-    """Drops junk and sorts."""
+def _data(
+    name: str, root: Path, rows: dict[str, list[_Row]], skipped: Counter[str] | None = None
+) -> ReidData:
+    """Drops junk and sorts; notes what was skipped."""
     kept = {split: [row for row in rows[split] if row.pid != JUNK] for split in SPLITS}
     junk = {split: len({_item(row) for row in rows[split] if row.pid == JUNK}) for split in SPLITS}
-    return tables.make(name, {split: _table(root, kept[split]) for split in SPLITS}, junk)
+    return tables.make(
+        name,
+        {split: _table(root, kept[split]) for split in SPLITS},
+        junk,
+        notes=say_skipped(skipped or Counter()),
+    )
 
 
 # ---------------------------------------------------------------------- Market-1501's layout
@@ -142,24 +152,27 @@ def market_layout(name: str, layout: Layout, root: Path, draw: str = "") -> Reid
         holds=f"{_ALL_FOLDERS} with images named like {layout.example}",
         draw=draw,
     )
+    skipped: Counter[str] = Counter()
     rows = {
-        split: [_parse(name, layout, split, home, path) for path in _images(name, home, folder)]
+        split: [
+            _parse(name, layout, split, home, path) for path in _images(name, home, folder, skipped)
+        ]
         for split, folder in FOLDERS.items()
     }
-    return _data(name, home, rows)
+    return _data(name, home, rows, skipped)
 
 
-def _images(name: str, home: Path, folder: str) -> list[str]:
-    """The images of one folder, relative to `home`. Thumbs.db and its like are passed over."""
-    expected = f"expected {_ALL_FOLDERS} with .jpg, .jpeg or .png images"
+def _images(name: str, home: Path, folder: str, skipped: Counter[str]) -> list[str]:
+    """The images of one folder, relative to `home`."""
+    expected = f"{_ALL_FOLDERS} with images ({', '.join(SUFFIXES)})"
     try:
-        entries = os.listdir(home / folder)
+        images = list_images(home / folder, skipped)
     except OSError as error:
-        raise UserError(f"{name}: no {home / folder} ({error.strerror}); {expected}") from error
-    images = [entry for entry in entries if is_image(entry)]
+        raise missing(name, home / folder, error, expected) from error
     if not images:
-        raise UserError(f"{name}: no images in {home / folder}; {expected}")
-    return [f"{folder}/{image}" for image in sorted(images)]
+        also = "".join(f" ({line})" for line in say_skipped(skipped))
+        raise UserError(f"{name}: no images in {home / folder}{also}; expected {expected}")
+    return [f"{folder}/{image}" for image in images]
 
 
 def _parse(name: str, layout: Layout, split: str, home: Path, path: str) -> _Row:
@@ -192,6 +205,7 @@ def class_folders(name: str, root: Path) -> ReidData:
     home = find_home(name, root, homes=("imagenet",), marker="train", holds="train/ and val/")
     rows: dict[str, list[_Row]] = {split: [] for split in SPLITS}
     classes: list[str] = []
+    skipped: Counter[str] = Counter()
     for folder in ("train", "val"):
         try:
             found = subfolders(home / folder)
@@ -204,11 +218,12 @@ def class_folders(name: str, root: Path) -> ReidData:
                 f"{name}: {home}: the class {odd[0]!r} is in one of train/ and val/ only"
             )
         for pid, entry in enumerate(found):
-            images = (f"{folder}/{entry.name}/{image}" for image in entries(Path(entry)))
-            for place, path in enumerate(filter(is_image, images)):
+            images = list_images(entry.path, skipped)
+            for place, image in enumerate(images):
+                path = f"{folder}/{entry.name}/{image}"
                 split = "train" if folder == "train" else ("query", "gallery")[place % 2]
                 rows[split].append(_Row(path, pid, 2 if split == "gallery" else 1, None, None))
-    return _data(name, home, rows)
+    return _data(name, home, rows, skipped)
 
 
 # ---------------------------------------------------------------------- a CSV file
@@ -253,8 +268,8 @@ def csv_file(file: Path) -> ReidData:
             else None,
             frame=_integer(where, "frame", fields["frame"], least=0) if "frame" in fields else None,
         )
-        if not is_image(row.path):
-            raise UserError(f"{where}: {row.path!r} is not a .jpg, .jpeg or .png")
+        if not has_suffix(row.path):
+            raise UserError(f"{where}: {row.path!r} is not a {', '.join(SUFFIXES)}")
         if not (file.parent / row.path).is_file():
             raise UserError(f"{where}: there is no file {file.parent / row.path}")
         if (split, row.path) in seen:

@@ -1,7 +1,7 @@
-"""tf.data: bytes -> decode -> resize -> uint8 batches -> prefetch.
+"""tf.data: rows -> `decode` -> resize -> uint8 batches -> prefetch.
 
-TensorFlow is imported when a stream is first opened, and never sees the accelerator. All float
-work (crop, flip, normalisation) is left to the device.
+TensorFlow, which reads ahead, is imported when a stream is first opened, and never sees the
+accelerator. All float work (crop, flip, normalisation) is left to the device.
 """
 
 import importlib.util
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxreid.data.decode import decode
-from jaxreid.data.index import Index, ReidData
+from jaxreid.data.decode import decode, resize
+from jaxreid.data.index import ReidData
 from jaxreid.errors import UserError
 
 T = TypeVar("T")
@@ -52,8 +52,7 @@ def stream(
 ) -> Iterator[UInt8[np.ndarray, "... 3"]]:
     """The images of each batch of the plan, decoded and resized, some batches ahead.
 
-    Decoding is bit-exact with libjpeg's accurate path; resizing is bilinear, antialiased where
-    it shrinks. A batch that cannot be read is tried again after each of `WAITS`.
+    A batch that cannot be read is tried again after each of `WAITS`.
 
     Args:
         data: the index.
@@ -75,29 +74,31 @@ def stream(
     reader = readers[split] if readers else None
     batches = _Batches(chain((first,), plan))
 
-    def read(key: Any) -> Any:
-        if reader is None:
-            return tf.io.read_file(key)
-        return tf.numpy_function(lambda row: reader(int(row)), [key], tf.string)
+    failed: dict[int, UserError] = {}
 
-    def load(key: Any) -> Any:
-        encoded = tf.ensure_shape(read(key), ())
-        # The op reads PNG, too.
-        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        return tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
+    def read(row: np.int64) -> UInt8[np.ndarray, "i j 3"]:
+        path = index.path(row)
+        try:
+            return resize(decode(reader(int(row)) if reader else path, path), size)
+        except UserError as error:
+            failed[int(row)] = error
+        except Exception as error:
+            failed[int(row)] = UserError(f"{path}: cannot be read ({error})")
+        raise failed[int(row)]
+
+    def load(row: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(read, [row], tf.uint8), (*size, 3))
 
     def opened() -> Iterator[UInt8[np.ndarray, "..."]]:
+        failed.clear()
         ahead = batches.from_the_last_taken()
 
-        def keys() -> Iterator[Any]:
+        def rows() -> Iterator[Int[np.ndarray, " b"]]:
             for batch in ahead:
-                rows = batch.ravel()
-                yield rows.astype(np.int64) if reader else [index.path(row) for row in rows]
+                yield batch.ravel().astype(np.int64)
 
         return (
-            tf.data.Dataset.from_generator(
-                keys, output_signature=tf.TensorSpec([None], tf.int64 if reader else tf.string)
-            )
+            tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec([None], tf.int64))
             .unbatch()
             .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .batch(first.size)
@@ -112,7 +113,9 @@ def stream(
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            culprit = UserError(_culprit(index, batches.ahead[0].ravel(), reader, error))
+            # tf.data does not say which row of the batch it was.
+            named = [failed[row] for row in batches.ahead[0].ravel().tolist() if row in failed]
+            culprit = named[0] if named else UserError(f"{split} images: {error}")
             if tries == len(WAITS):
                 raise culprit from None
             _say_and_wait(culprit, tries + 1, WAITS[tries])
@@ -158,21 +161,6 @@ def _say_and_wait(error: UserError, tries: int, seconds: float) -> None:
     say = f"{error}; try {tries} of {len(WAITS) + 1}, the next in {seconds:g} s"
     print(f"jaxreid: {say}", file=sys.stderr, flush=True)
     time.sleep(seconds)
-
-
-def _culprit(
-    index: Index,
-    rows: Int[np.ndarray, " b"],
-    reader: Callable[[int], bytes] | None,
-    error: Exception,
-) -> str:
-    """Which image of a batch that failed is to blame: tf.data does not say."""
-    for row in rows:
-        try:
-            decode(reader(int(row)) if reader else index.path(row))
-        except UserError as reason:
-            return f"{index.path(row)}: {reason}" if reader else str(reason)
-    return f"one of {', '.join(map(str, index.paths[rows]))}: {' '.join(str(error).split())}"
 
 
 _INSTALL = (

@@ -14,6 +14,7 @@ from jaxreid.data.index import Tracklets
 from jaxreid.errors import UserError
 
 Sampler = Literal["identity", "pairs", "mixed_pairs", "shuffle"]
+Positives = Literal["any", "cross_camera"]
 
 
 class ClipRule(NamedTuple):
@@ -40,6 +41,9 @@ class Plan:
     takes the camera for the person.
 
     `shuffle`: no persons are drawn; an epoch visits every item once, P x K at a time.
+
+    With `positives="cross_camera"`, `identity` draws a person's items in pairs of two cameras,
+    where two saw the person: items 2i and 2i+1 of the batch, for K even.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Plan:
         seed: int,
         clip: ClipRule | None = None,
         sampling: Sampler = "identity",
+        positives: Positives = "any",
     ) -> None:
         """Prepares the plan.
 
@@ -60,12 +65,14 @@ class Plan:
             seed: of the plan.
             clip: how clips are drawn; None for images.
             sampling: see above.
+            positives: see above.
 
         Raises:
-            UserError: there are fewer than P persons, or fewer items than a batch takes.
+            UserError: there are fewer than P persons, or fewer items than a batch takes; or no
+                person has the positives that are asked for.
         """
         pids = tracks.pids
-        self.tracks, self.clip, self.sampling = tracks, clip, sampling
+        self.tracks, self.clip, self.sampling, self.positives = tracks, clip, sampling, positives
         self.items_of = [np.flatnonzero(pids == pid) for pid in range(pids.max(initial=-1) + 1)]
         self.num_ids, self.num_instances, self.seed = num_ids, num_instances, seed
         self.wanted = {"identity": num_instances, "shuffle": 1}.get(sampling, 2)
@@ -82,12 +89,22 @@ class Plan:
             )
         else:
             self.steps_per_epoch = len(self.items_of) // num_ids
+        if positives == "cross_camera" and self.one_camera_ids == len(self.items_of):
+            raise UserError(
+                "config.data.positives='cross_camera': no training person was seen by two cameras"
+            )
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     @property
     def short_ids(self) -> int:
         """How many persons have fewer images or tracklets than a batch wants of them."""
         return sum(len(items) < self.wanted for items in self.items_of)
+
+    @property
+    def one_camera_ids(self) -> int:
+        """How many persons were seen by one camera alone."""
+        camids = self.tracks.camids
+        return sum(len(np.unique(camids[items])) < 2 for items in self.items_of)
 
     def rows(self, step: int) -> Int[np.ndarray, " b"] | Int[np.ndarray, "b t"]:
         """The rows of the index that make up a step: K items for the first person, K for the next.
@@ -118,6 +135,8 @@ class Plan:
 
     def _draw_items(self, rng: np.random.Generator, pid: int) -> Int[np.ndarray, " k"]:
         mine, k = self.items_of[pid], self.num_instances
+        if self.positives == "cross_camera":
+            return np.concatenate([self._draw_pair(rng, pid, pid) for _ in range(0, k, 2)])[:k]
         return rng.choice(mine, k, replace=len(mine) < k)
 
     def _draw_pairs(self, rng: np.random.Generator, pid: int) -> Int[np.ndarray, "4"]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -15,6 +15,7 @@ from jaxreid.data import pipeline
 from jaxreid.data.decode import decode, read_size, resize
 from jaxreid.data.index import Index, ReidData
 from jaxreid.data.joints import complete, fit_poses, read_joints, scale, summary
+from jaxreid.data.validation import hold_out
 from jaxreid.errors import UserError
 
 Labels = Int[np.ndarray, " _"]
@@ -56,7 +57,7 @@ class Source(NamedTuple):
 
 
 def open_source(config: Data) -> Source:
-    """Opens the data set that the config names.
+    """Opens the data set that the config names; with `validation`, without its test set.
 
     Raises:
         UserError: it is not there, or not what it should be.
@@ -72,14 +73,25 @@ def open_source(config: Data) -> Source:
         from jaxreid.data import builders  # Imports TFDS, which is an extra.
 
         data, readers = builders.open_prepared(config.root, config.name, config.split)
+        if config.validation is not None:
+            read = readers["train"]
+            data, rows = hold_out(data, config.validation)
+            readers = {split: partial(_at, read, some) for split, some in rows.items()}
         source = Source(data, partial(pipeline.stream, data, readers=readers))
         return _with_bodies(config, source, lambda split, row: readers[split](row))
     data = reid_index.load(config.name, config.root, config.split)
+    if config.validation is not None:
+        data, _ = hold_out(data, config.validation)
     if config.source == "memory":
         source = in_memory(data, lambda split, row: decode(data.splits[split].path(row)))
     else:
         source = Source(data, partial(pipeline.stream, data))
     return _with_bodies(config, source, lambda split, row: data.splits[split].path(row))
+
+
+def _at(read: Callable[[SupportsIndex], bytes], rows: Labels, row: SupportsIndex) -> bytes:
+    """What is read of one of some rows."""
+    return read(rows[row])
 
 
 def _with_bodies(config: Data, source: Source, file: Callable[[str, int], str | bytes]) -> Source:

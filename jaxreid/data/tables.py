@@ -52,8 +52,8 @@ class Tracklets(NamedTuple):
 class Index(NamedTuple):
     """A table with one row for each image or frame.
 
-    Stills are sorted by path, and video by tracklet, then frame: a tracklet's rows are
-    neighbours, in the order of time.
+    Stills are in the natural order of their paths, and video by tracklet, then frame: a
+    tracklet's rows are neighbours, in the order of time.
 
     Attributes:
         root: the folder that `paths` are relative to, absolute.
@@ -140,6 +140,7 @@ class ReidData(NamedTuple):
         single_shot: the data set's protocol is single-gallery-shot: CMC only, over drawn galleries
             of one image of each person; see `metrics.single_shot_cmc`.
         notes: what the parser had to decide, one line each, for `warnings`.
+        held_out: query and gallery are of training persons: see `jaxreid.data.validation`.
     """
 
     name: str
@@ -152,6 +153,7 @@ class ReidData(NamedTuple):
     split: int | None = None
     single_shot: bool = False
     notes: tuple[str, ...] = ()
+    held_out: bool = False
 
     @property
     def num_ids(self) -> int:
@@ -182,7 +184,7 @@ class ReidData(NamedTuple):
     @property
     def expected(self) -> Counts | None:
         """What should be found, where that is known."""
-        return EXPECTED.get(self.name)
+        return None if self.held_out else EXPECTED.get(self.name)
 
     @property
     def num_cameras(self) -> int:
@@ -214,7 +216,9 @@ class ReidData(NamedTuple):
             digest.update(str(index.size).encode())
             for start in range(0, index.size, 2**16):  # a million strings at once are many bytes
                 part = index.paths[start : start + 2**16].tolist()
-                digest.update("".join("\0" + path for path in part).encode())
+                # Names of files may be no UTF-8.
+                names = "".join("\0" + path for path in part)
+                digest.update(names.encode("utf-8", "surrogateescape"))
             for column in index[2:]:
                 digest.update(column.astype("<i4").tobytes())
         digest.update(self.train_pids.astype("<i4").tobytes())
@@ -318,6 +322,7 @@ def restore(file: Path, stamp: str = "") -> ReidData:
                 split=None if split < 0 else split,
                 single_shot=bool(columns.get("single_shot", False)),  # not in older files
                 notes=tuple(columns["notes"].tolist()),
+                held_out=False,  # Only whole data sets are written.
             )
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
         raise ValueError(str(error)) from error

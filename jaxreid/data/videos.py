@@ -5,8 +5,8 @@ need not start at one nor be without gaps.
 """
 
 import json
-import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +15,22 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxreid.data import tables
-from jaxreid.data.files import find_home, is_image, missing, read_matrix, remembered, subfolders
+from jaxreid.data.files import (
+    find_home,
+    list_images,
+    missing,
+    read_matrix,
+    remembered,
+    say_skipped,
+    subfolders,
+)
 from jaxreid.data.tables import Index, ReidData
 from jaxreid.errors import UserError
+
+
+class _Frame(NamedTuple):
+    file: str
+    match: re.Match[str]
 
 
 class _Clip(NamedTuple):
@@ -44,11 +57,16 @@ def _table(home: Path, clips: Sequence[_Clip]) -> Index:
 
 
 def _frames(
-    name: str, home: Path, folder: str, pattern: re.Pattern[str], example: str
-) -> list[re.Match[str]]:
-    """The names of a tracklet's images, matched, in the order of their frame numbers."""
+    name: str,
+    home: Path,
+    folder: str,
+    pattern: re.Pattern[str],
+    example: str,
+    skipped: Counter[str],
+) -> list[_Frame]:
+    """A tracklet's images in the order of their frame numbers, their names matched."""
     try:
-        files = [file for file in os.listdir(home / folder) if is_image(file)]
+        files = list_images(home / folder, skipped)
     except OSError as error:
         raise missing(name, home / folder, error, f"images named like {example}") from error
     if not files:
@@ -56,21 +74,19 @@ def _frames(
             f"{name}: {home / folder} is a tracklet without frames; expected images named like "
             f"{example}"
         )
-    matches = []
+    frames = []
     for file in files:
-        match = pattern.fullmatch(file)
+        match = pattern.fullmatch(Path(file).stem)
         if match is None:
             raise UserError(f"{name}: {home / folder / file} is not named like {example}")
-        matches.append(match)
-    return sorted(matches, key=lambda match: (int(match["frame"]), match.string))
+        frames.append(_Frame(file, match))
+    return sorted(frames, key=lambda frame: int(frame.match["frame"]))
 
 
 # ---------------------------------------------------------------------- DukeMTMC-VideoReID
 
 
-_DUKE_NAME = re.compile(
-    r"(?P<pid>\d{4})_?C(?P<camid>[1-9])_?F(?P<frame>\d{1,9})_?X\d+\.(?i:jpe?g|png)", re.ASCII
-)
+_DUKE_NAME = re.compile(r"(?P<pid>\d{4})_?C(?P<camid>[1-9])_?F(?P<frame>\d{1,9})_?X\d+", re.ASCII)
 _DUKE_EXAMPLE = "0001C6F0099X30823.jpg or 0001_C6_F0099_X30823.jpg (pid, camera, frame)"
 
 
@@ -94,29 +110,30 @@ def duke_video(root: Path) -> ReidData:
     splits = tables.SPLITS
 
     def parse() -> ReidData:
-        found = {split: _table(home, _duke_clips(name, home, split)) for split in splits}
-        return tables.make(name, found, dict.fromkeys(splits, 0))
+        skipped: Counter[str] = Counter()
+        found = {split: _table(home, _duke_clips(name, home, split, skipped)) for split in splits}
+        return tables.make(name, found, dict.fromkeys(splits, 0), notes=say_skipped(skipped))
 
     return remembered(name, home, parse, lists=(), folders=dict.fromkeys(splits, 2))
 
 
-def _duke_clips(name: str, home: Path, split: str) -> list[_Clip]:
+def _duke_clips(name: str, home: Path, split: str, skipped: Counter[str]) -> list[_Clip]:
     clips = []
     for person in _some_folders(name, home / split, "a folder for each person"):
         if not re.fullmatch(r"\d{1,9}", person, re.ASCII):
             raise UserError(f"{name}: {home / split / person} is not named by a pid, like 0001")
         for tracklet in _some_folders(name, home / split / person, "a folder for each tracklet"):
             folder = f"{split}/{person}/{tracklet}"
-            frames = _frames(name, home, folder, _DUKE_NAME, _DUKE_EXAMPLE)
-            owners = {(int(match["pid"]), int(match["camid"])) for match in frames}
+            frames = _frames(name, home, folder, _DUKE_NAME, _DUKE_EXAMPLE, skipped)
+            owners = {(int(match["pid"]), int(match["camid"])) for _, match in frames}
             if len(owners) > 1 or min(owners)[0] != int(person):
                 seen = ", ".join(f"pid {pid} by camera {camid}" for pid, camid in sorted(owners))
                 raise UserError(
                     f"{name}: the images in {home / folder} show {seen}; a tracklet has one "
                     f"camera, and the pid {int(person)} of the folder above"
                 )
-            paths = [f"{folder}/{match.string}" for match in frames]
-            numbers = [int(match["frame"]) for match in frames]
+            paths = [f"{folder}/{file}" for file, _ in frames]
+            numbers = [int(match["frame"]) for _, match in frames]
             clips.append(_Clip(paths, *min(owners), numbers))
     return clips
 
@@ -137,7 +154,7 @@ def _some_folders(name: str, folder: Path, expected: str) -> list[str]:
 NUM_SPLITS = 10  # of the people, into training and test: iLIDS-VID and PRID2011
 
 _PERSON = re.compile(r"person_?(?P<pid>\d{1,9})", re.ASCII)
-_NUMBERED = re.compile(r".*?(?P<frame>\d{1,9})\.(?i:jpe?g|png)", re.ASCII)
+_NUMBERED = re.compile(r".*?(?P<frame>\d{1,9})", re.ASCII)
 
 
 def ilids_vid(root: Path, split: int) -> ReidData:
@@ -212,7 +229,7 @@ def prid2011(root: Path, split: int, *, everyone: bool = False) -> ReidData:
         both = [
             person
             for person in both
-            if all(_count(home / camera / person) > 21 for camera in cameras)
+            if all(len(list_images(home / camera / person, Counter())) > 21 for camera in cameras)
         ]
     if len(both) < 2:
         raise UserError(f"{name}: {home} has {len(both)} people to split; expected 178 or 200")
@@ -264,15 +281,16 @@ def _two_cameras(
     notes: tuple[str, ...] = (),
 ) -> ReidData:
     """Trains on both cameras; the first has the queries, the second the gallery."""
+    skipped: Counter[str] = Counter()
 
     def clips(people: Sequence[str], camids: Sequence[int]) -> Index:
         found = []
         for person in sorted(people):
             for camid in camids:
                 folder = f"{cameras[camid - 1]}/{person}"
-                frames = _frames(name, home, folder, _NUMBERED, "0001.png (frame)")
-                paths = [f"{folder}/{match.string}" for match in frames]
-                numbers = [int(match["frame"]) for match in frames]
+                frames = _frames(name, home, folder, _NUMBERED, "0001.png (frame)", skipped)
+                paths = [f"{folder}/{file}" for file, _ in frames]
+                numbers = [int(match["frame"]) for _, match in frames]
                 found.append(_Clip(paths, _pid(person), camid, numbers))
         return _table(home, found)
 
@@ -281,6 +299,7 @@ def _two_cameras(
         "query": clips(test, (1,)),
         "gallery": clips(test, (2,)),
     }
+    notes += say_skipped(skipped)
     return tables.make(name, found, dict.fromkeys(found, 0), split=split, notes=notes)
 
 
@@ -291,10 +310,6 @@ def _people(name: str, home: Path, camera: str) -> set[str]:
 
 def _pid(person: str) -> int:
     return int(person.removeprefix("person").removeprefix("_"))
-
-
-def _count(folder: Path) -> int:
-    return sum(is_image(file) for file in os.listdir(folder))
 
 
 def _beside(home: Path, file: str) -> Path:

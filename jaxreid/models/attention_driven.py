@@ -37,6 +37,7 @@ Where the paper is silent, or contradicts itself:
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -498,7 +499,11 @@ def make(
             found[f"block{block}"] = AttentionMap(maps, "self", tuple(rows))
         return found
 
-    return ReidModel(init, features, distance, loss, explain if config.intra else None)
+    one = math.log(num_ids)
+    return ReidModel(
+        *(init, features, distance, loss, explain if config.intra else None),
+        chance={"branches": len(config.names) * one, "fused": one},
+    )
 
 
 def mirrored(batch: Batch) -> Batch:

@@ -12,21 +12,31 @@ of a mask; then the channels that are strong in all frames are raised:
 Frames become one vector of the clip by pooling (TP), temporal attention (TA) or an LSTM (RNN). The
 loss is L_CE + L_triplet (Eqs. 3-4), the triplets batch-hard on the Euclidean distance of clips.
 
-Where the paper is silent, or the authors' released code, which made their tables, differs:
+Where the released code differs from the paper, it is the default. `variant="paper"` takes the
+printed module, and the configs' variant `paper` the whole recipe as printed:
 
-* `summary` is two 1x1 convolutions with BatchNorm and ReLU between them; the paper has one.
-* The gate is residual, F'(1 + g); the paper has F' g. `variant="paper"` takes the paper's of both.
+* `summary` is two 1x1 convolutions with BatchNorm and ReLU between them; section 4.1 has one.
+* The gate is residual, F'(1 + g); section 4.2 has F' g.
+* The cross-entropy has labels smoothed by 0.1; section 5.1 names no smoothing.
+* Adam starts at 3e-4, and at 1e-4 for the LSTM; section 6.2 has 1e-4 for all.
+* Both losses are means over the batch, in either variant; Eq. (3) is a sum over it.
+
+Where the paper is silent, and the released code decides:
+
 * The MLP's activation is tanh.
-* The deviations of Eq. (2) are unbiased, and 1e-4 is added to them.
+* The deviations of Eq. (2) are unbiased. That 1e-4 is added to them is in section 4.1.
 * The last stage keeps its stride at 1 for TP and RNN, which doubles the grid; at 2 for TA.
-* The cross-entropy has labels smoothed by 0.1, and both losses are means over the batch.
+* Where a map has no more than D_R channels, a quarter of D_R is correlated.
+* The margin is 0.3, and the weight decay 5e-4.
 * The mask takes the comparisons in the order of the frames and places, so that a network is made
   for one length of clips and one size of images.
-* A frozen backbone runs with its stored statistics and does not change; the modules between its
-  blocks are trained through it.
+
+Where both are silent: a frozen backbone runs with its stored statistics and does not change; the
+modules between its blocks are trained through it.
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -94,6 +104,15 @@ class Config:
     def arch(self) -> str:
         """The backbone's name."""
         return self.backbone
+
+    @property
+    def stage_stride(self) -> int:
+        """The stride of the backbone's last stage."""
+        return self.last_stride or (2 if self.head == "ta" else 1)
+
+    def correlated(self, channels: int) -> int:
+        """How many channels of a map of so many are correlated."""
+        return self.reduced if channels > self.reduced else self.reduced // 4
 
     def validate(self) -> None:
         """Raises `UserError` for values that no network can have."""
@@ -252,7 +271,7 @@ class Network(nn.Module):
         backbone = ResNet(
             c.backbone_layers,
             c.backbone_width,
-            c.last_stride or (2 if c.head == "ta" else 1),
+            c.stage_stride,
             se=c.backbone == "se_resnet50",
             dtype=self.dtype,
             name="backbone",
@@ -264,8 +283,7 @@ class Network(nn.Module):
             if number not in c.blocks:
                 return x
             name = f"cosam{number}"
-            reduced = c.reduced if x.shape[-1] > c.reduced else c.reduced // 4
-            module = Cosam(reduced, c.variant, self.dtype, name=name, parent=self)
+            module = Cosam(c.correlated(x.shape[-1]), c.variant, self.dtype, name=name, parent=self)
             y, masks[name] = module(x.reshape(b, n, *x.shape[1:]), train=train)
             return y.reshape(x.shape)
 
@@ -334,7 +352,9 @@ def make(
         )
         distmat = pairwise_euclidean(out.vector, out.vector)
         terms = {
-            "triplet": losses.batch_hard_triplet(distmat, batch.pids, config.margin),
+            "triplet": losses.batch_hard_triplet(
+                distmat, batch.pids, config.margin, batch.positives
+            ),
             "cross_entropy": losses.cross_entropy(out.logits, batch.pids, config.label_smoothing),
         }
         accuracy = jnp.mean(jnp.argmax(out.logits, axis=1) == batch.pids)
@@ -346,4 +366,7 @@ def make(
         masks = run(variables, frames(batch)).masks
         return {name: AttentionMap(mask, "frames") for name, mask in masks.items()}
 
-    return ReidModel(init, features, distance, loss, explain if config.blocks else None)
+    return ReidModel(
+        *(init, features, distance, loss, explain if config.blocks else None),
+        chance={"triplet": config.margin, "cross_entropy": math.log(num_ids)},
+    )

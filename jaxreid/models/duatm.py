@@ -29,6 +29,7 @@ Where the paper is silent or contradicts itself:
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -253,7 +254,9 @@ def make(
         items = describe(x, filters)
         distmat = pairwise(items, items)
         terms = {
-            "triplet": losses.batch_hard_triplet(distmat, batch.pids, config.margin),
+            "triplet": losses.batch_hard_triplet(
+                distmat, batch.pids, config.margin, batch.positives
+            ),
             "decorrelation": losses.decorrelation(x),
             "cross_entropy": losses.cross_entropy(logits, batch.pids),
         }
@@ -299,6 +302,7 @@ def make(
     return ReidModel(
         *(init, features, distance, loss, explain if has_maps else None, pool),
         vector=None if config.matching == "average" else vector,
+        chance={"triplet": config.margin, "cross_entropy": math.log(num_ids)},
     )
 
 

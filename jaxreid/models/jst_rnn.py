@@ -26,7 +26,9 @@ Where the paper is silent or contradicts itself:
 
 * "Wz_t-1" of section 3.2 is w·tanh(U f_i + V h_t-1 + b), the attention of the work it cites.
 * A sweep is a chain for each line of pixels, as in the networks it cites, and not one chain for all
-  of them; "forward and backward" is the axis of time.
+  of them; "forward and backward" is the axis of time. The sweeps are in `jaxreid.ops.spatial`.
+* A clip is 6 consecutive frames: from a random place in training, and one central window of each
+  tracklet at test (`eval.clips="central"`). The rest of a tracklet is not scored.
 * The difference is signed ("element-wise minus"), so M depends on the order of the two clips. The
   order is drawn in training, and both are averaged at test. `difference="abs"` has no order.
 * The "normalized Euclidean distance" of Eq. (2) is that of normalised vectors. The loss has its
@@ -34,7 +36,8 @@ Where the paper is silent or contradicts itself:
 * "Hard negative mining": the nearest negative beyond the positive, or the nearest of all where none
   is beyond, in the batch; M sees the same one. Without the feature stream it is drawn at random.
 * A batch holds P persons with K clips each, and clips 2i and 2i+1 are a and p. With K odd some of
-  these are of two persons: they are left out.
+  these are of two persons: they are left out. Section 4.2 pairs a query of camera A with a
+  candidate of camera B, so the recipes have `data.positives="cross_camera"`.
 * The widths (but fc6 and fc7), the number of fully connected layers, the margin, the weight of the
   losses and the dropout of one half are not given; between the linear layers of the metric stream
   there is a ReLU behind the FC only.
@@ -53,6 +56,7 @@ Parameters at the paper's sizes (T = 6 frames of 227 x 227, maps of 6 x 6):
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -468,11 +472,15 @@ def make(
             unit = normalise(found.vector)
             squares = jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1)
             negatives = losses.semi_hard_negatives(squares, pids)
-            terms["triplet"] = losses.semi_hard_triplet(squares, pids, config.margin)
+            terms["triplet"] = losses.semi_hard_triplet(
+                squares, pids, config.margin, batch.positives
+            )
             total += terms["triplet"]
         if found.maps is not None:
             anchors, positives = jnp.arange(0, len(pids), 2), jnp.arange(1, len(pids), 2)
             complete = (pids[anchors] == pids[positives]) & (pids[anchors] != pids[negatives])
+            if batch.positives is not None:
+                complete &= batch.positives[anchors, positives]
             one, two = jnp.tile(anchors, 2), jnp.concatenate([positives, negatives])
             same, counted = pids[one] == pids[two], jnp.tile(complete, 2)
             swap = jax.random.bernoulli(key_order, shape=one.shape)
@@ -510,6 +518,7 @@ def make(
         loss,
         explain if has_pictures else None,
         vector=vector,
+        chance={"triplet": config.margin, "verification": math.log(2)},
     )
 
 

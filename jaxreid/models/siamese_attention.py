@@ -12,10 +12,14 @@ frames is summed by when it is worth looking, and two clips are compared by a we
     s(a, b) = σ(vᵀ(h̄_a · h̄_b) - c)                                               Eq. (8)
     L = mean over pairs of BCE(s, same) + λ ½ Σ_{a,b} Σ_i (1 - Σ_t m_{t,i})²     Eq. (9)
 
-The equations stand here as corrected: as printed, Eq. (3) lacks an exponential, Eq. (6) a sum, the
-exponent of Eq. (8) its braces, and the loss is "maximised". With 7 x 7 places GoogLeNet has
-5,973,552 parameters, the GRUs 21,184,512, W 614,656, the initial states 656,000, and Eqs. (6) and
-(8) 256 and 12,545.
+The equations stand here as corrected: as printed, the denominator of Eq. (3) lacks its
+exponential, Eq. (6) a sum, the exponent of Eq. (8) its braces, and the loss is "maximised". Section
+III-C has every layer read x_t, and Eq. (5) the layer below: the code does the latter. Section III-D
+combines "the features at all convolutional levels", and Eq. (6) has the top layer's alone, as here.
+Section V-B has these averaged over the frames (`pooling="average"`), and Eq. (6) weighed.
+
+With 7 x 7 places GoogLeNet has 5,973,552 parameters, the GRUs 21,184,512, W 614,656, the initial
+states 656,000, and Eqs. (6) and (8) 256 and 12,545.
 
 Where the paper is silent, or contradicts itself:
 
@@ -27,19 +31,20 @@ Where the paper is silent, or contradicts itself:
   (`between_pool`); section V-B has one "for compatibility".
 * The GRUs start as Glorot's (`initial="uniform"`: U[-1, 1], as printed, from which gradients of
   1e14 to 1e16 come); v and W start at U(±1/√12544), w_α and c at 0.
-* The attention penalty's target 1 cannot be reached by 20 frames of 49 places;
-  `penalty_target="uniform"` takes T/49.
+* The attention penalty cannot vanish: 20 frames cannot give 1 to each of 49 places. Its least,
+  49 (1 - 20/49)², changes no gradient, and is left out of what is computed and logged.
 * Dropout drops 0.7 of what a layer hands on: to the next layer and to Eq. (6), not to itself, and
   not to Eq. (3).
 * Clips are compared by the Euclidean distance of h̄ (section V-C), or by s (`test_metric`).
 * The FC-GRU baselines of Table III see one vector of each frame, and so attend to no places.
-* Frames that only repeat (`Batch.mask`) have no weight in Eqs. (6) and (7).
+* Frames that only repeat (`Batch.mask`) have no weight in Eqs. (6), (7) and (9).
 * `pairs="all"` compares every clip of a batch with every other, for networks that start from
   random weights: ten drawn pairs teach those little.
 * Fisher vectors (Eq. 10) are of GAP(h^3_t), since of whole maps they would have 400 k numbers.
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -85,7 +90,6 @@ class Config:
         pooling: from frames to a clip (Table IV): by α, the mean, or the maximum.
         initial: how the GRUs' weights start.
         penalty: λ of Eq. (9).
-        penalty_target: what a place is to gather over time: 1, or T/K².
         dropout: probability to drop.
         pairs: what Eq. (9) is the mean over: the pairs that the sampler drew; or all pairs of
             clips of the batch, those of one person weighing as much as those of two.
@@ -106,7 +110,6 @@ class Config:
     pooling: Literal["attention", "average", "max"] = "attention"
     initial: Literal["glorot", "uniform"] = "glorot"
     penalty: float = 1.0
-    penalty_target: Literal["one", "uniform"] = "one"
     dropout: float = 0.7
     pairs: Literal["drawn", "all"] = "drawn"
     test_metric: Literal["euclidean", "similarity"] = "euclidean"
@@ -494,11 +497,12 @@ def make(
             raise UserError(f"siamese attention learns from pairs and got {len(clips)} clips")
         if frozen:
             variables = freeze_backbone(variables)
+        mask = jnp.ones(clips.shape[:2], bool) if batch.mask is None else batch.mask
         forward: Any = partial(network.apply, mutable=["batch_stats"])
         out, state = forward(
             variables,
             clips,
-            jnp.ones(clips.shape[:2], bool),
+            mask,
             train=True,
             train_backbone=not frozen,
             rngs={"dropout": key},
@@ -509,19 +513,20 @@ def make(
             a, b = np.triu_indices(len(clips), 1)
         logits = compare(variables, out.vector, out.vector)[a, b]
         same = batch.pids[a] == batch.pids[b]
+        counted = None if batch.positives is None else ~same | batch.positives[a, b]
         verify = partial(losses.pair_verification, logits, same)
-        # The sampler draws as many of one person as of two.
-        verification = (
-            verify() if config.pairs == "drawn" else (verify(where=same) + verify(where=~same)) / 2
-        )
+        if config.pairs == "drawn":  # The sampler draws as many of one person as of two.
+            verification = verify(where=counted)
+        else:
+            positive = same if counted is None else same & counted
+            verification = (verify(where=positive) + verify(where=~same)) / 2
         terms = {"verification": verification}
         total = terms["verification"]
         if out.where is not None:
             m = out.where.reshape(*out.where.shape[:2], -1)
-            target = 1.0 if config.penalty_target == "one" else m.shape[1] / m.shape[2]
-            terms["penalty"] = losses.attention_penalty(m, target)
+            terms["penalty"] = losses.attention_penalty(m, mask)
             total += config.penalty * terms["penalty"]  # Eq. (9)
-        return total, (state, {**terms, "accuracy": jnp.mean((logits > 0) == same)})
+        return total, (state, {**terms, "accuracy": jnp.mean((logits > 0) == same, where=counted)})
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
         """The paper's Figs. 6 and 8: when and where."""
@@ -550,6 +555,7 @@ def make(
         vector=vector,
         maps=maps,
         frames=frames,
+        chance={"verification": math.log(2)},
     )
 
 

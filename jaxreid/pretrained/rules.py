@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
         unrolled: linear layers that see an unrolled map: its channels, height and width.
         heads: layers that another network may lack or have in another size.
         whole: a whole network, whose weights do not go below `backbone`.
+        around: the backbone of a whole network: files are recognised where that is asked for.
     """
 
     torch: Rules = ()
@@ -40,6 +41,7 @@ class Architecture(NamedTuple):
     unrolled: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
     heads: str = "classifier"
     whole: bool = False
+    around: str | None = None
 
 
 # The layers that are linear here. Some files hold them as convolutions.
@@ -194,8 +196,8 @@ ARCHITECTURES = {
     "densenet121": Architecture(torch=DENSENET),
     "resnet50": Architecture(torch=RESNET),
     "se_resnet50": Architecture(torch=SE_RESNET),
-    "cosam_resnet50": Architecture(torch=COSAM_RESNET, whole=True),
-    "cosam_se_resnet50": Architecture(torch=COSAM_SE_RESNET, whole=True),
+    "cosam_resnet50": Architecture(torch=COSAM_RESNET, whole=True, around="resnet50"),
+    "cosam_se_resnet50": Architecture(torch=COSAM_SE_RESNET, whole=True, around="se_resnet50"),
     "googlenet": Architecture(caffe=GOOGLENET, unrolled=AUXILIARY, heads=r"classifier|aux\d_\w+"),
     "googlenet_bn": Architecture(
         torch=GOOGLENET_BN,

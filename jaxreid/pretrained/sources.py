@@ -56,7 +56,7 @@ def read(source: str | Path) -> Raw:
             that no weights file needs. Nothing in it is run.
     """
     path = _download(source) if str(source).startswith(HUB) else Path(local_path(str(source)))
-    if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
+    if not path.is_dir() and names_a_run(str(path)):
         raise UserError(f"{source}: expected a run's folder or a file {', '.join(SUFFIXES)}")
     try:
         return _read_file(str(source), path)
@@ -71,6 +71,11 @@ def read(source: str | Path) -> Raw:
     # A damaged file makes its reader fail in any way, and none of them is ours to list.
     except Exception as error:
         raise UserError(f"{source}: damaged, or not weights: {one_line(error)}") from error
+
+
+def names_a_run(source: str) -> bool:
+    """Whether a source is the folder of one of our runs, by its name."""
+    return not source.startswith(HUB) and not source.lower().endswith(SUFFIXES)
 
 
 def _read_file(source: str, path: Path) -> Raw:

@@ -71,7 +71,8 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
 
     Args:
         source: see `read`, or what it returned.
-        arch: one of `rules.ARCHITECTURES`. Our own files know theirs.
+        arch: one of `rules.ARCHITECTURES`. Our own files know theirs. Where a file holds a whole
+            network around this backbone, as a release of a paper's does, it is read as that.
 
     Raises:
         UserError: the source cannot be read, or holds something else.
@@ -87,6 +88,7 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     if arch is None:
         choices = ", ".join(rules.ARCHITECTURES)
         raise UserError(f"{raw.source}: say with --arch which network this is: {choices}")
+    arch = _whole_network(raw, arch)
     chosen = rules.architecture(arch)
     table = chosen.torch if raw.family == "torch" else chosen.caffe
     if not table:
@@ -116,6 +118,18 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     mean, std = _preprocessing(raw, chosen)
     leaves |= {f"{below}mean": mean, f"{below}std": std}
     return Weights(raw.source, arch, leaves, chosen.whole, tuple(dropped))
+
+
+def _whole_network(raw: Raw, arch: str) -> str:
+    """The architecture around a backbone that a file holds more than the backbone of, or `arch`."""
+    for name, whole in rules.ARCHITECTURES.items():
+        if raw.family == "torch" and whole.around == arch:
+            arrays, _ = _without_prefixes(raw.arrays, whole.torch)
+            layers = {rules.rename(each.rpartition(".")[0], whole.torch) for each in arrays}
+            heads = {layer for layer in layers if layer and not layer.startswith(BACKBONE)}
+            if None not in layers and any(not re.fullmatch(_CLASSIFIER, head) for head in heads):
+                return name
+    return arch
 
 
 def _without_prefixes(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from jaxreid.command import load_config, load_variants
 from jaxreid.config import Config
 from jaxreid.errors import UserError, nearest
+from jaxreid.pretrained.sources import names_a_run
 from jaxreid.report.words import SCORES
 from jaxreid.variants import CONFIGS, data_sets, tables_of
 from jaxreid.workdir import Run, differences, is_run, read_run
@@ -183,11 +184,21 @@ def _words(run: Run, matching: int) -> str:
         f"the newest of {matching} runs" if matching > 1 else "",
         f"not finished ({run.unfinished})" if run.unfinished else "",
         "not scored" if not run.scores and not run.unfinished else "",
-        "from random weights" if run.config.model.pretrained is None else "",
+        _start(run.config),
         run.config.train.precision if run.config.train.precision != "float32" else "",
     ]
     said = [word for word in words if word]
     return f"{run.folder}: {', '.join(said)}" if said else ""
+
+
+def _start(config: Config) -> str:
+    """What a run started from, where that is not weights as the recipe expects them."""
+    path = config.model.pretrained
+    if path is None:
+        return "from random weights"
+    if names_a_run(path) and config.train.from_scratch is not False:
+        return f"from another run, {path}"
+    return ""
 
 
 def _stranger(

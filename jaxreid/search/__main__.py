@@ -13,11 +13,11 @@ computed. What is found is printed, and written to --out as ranked.html, ranked.
 
 import argparse
 import hashlib
-import io
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxreid.command import use_compilation_cache
+from jaxreid.data.files import say_skipped
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.paths import local_path
@@ -76,8 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="of the checkpoint (the newest)")
     parser.add_argument("--batch_size", type=int, help="pictures or clips at a time (the run's)")
     args = parser.parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files may be no UTF-8.
-        sys.stdout.reconfigure(errors="backslashreplace")
     use_compilation_cache()
     search(args)
     return 0
@@ -95,8 +94,8 @@ def search(args: argparse.Namespace) -> None:
     extractor = Extractor(args.workdir, step=args.step, batch_size=args.batch_size)
     for note in extractor.notes:
         print(f"note: {note}", flush=True)
-    queries = find(args.query, tracklets=extractor.tracklets)
-    items = find(args.gallery, tracklets=extractor.tracklets)
+    queries = _find("query", args.query, extractor)
+    items = _find("gallery", args.gallery, extractor)
     out = Path(args.out) if args.out else Path(args.workdir) / "search"
     index = Path(args.index) if args.index else _own_index(out, args.gallery, extractor)
     kind = "tracklets" if extractor.tracklets else "photographs"
@@ -130,6 +129,14 @@ def search(args: argparse.Namespace) -> None:
     if (more := len(found) - results.TABLES) > 0:
         print(f"and {more:,} more queries, in ranked.csv")
     print("written: " + ", ".join(map(str, written)))
+
+
+def _find(side: str, places: Sequence[str], extractor: Extractor) -> list[Item]:
+    skipped: Counter[str] = Counter()
+    items = find(places, tracklets=extractor.tracklets, skipped=skipped)
+    for line in say_skipped(skipped):
+        print(f"{side}: {line}", flush=True)
+    return items
 
 
 def _own_index(out: Path, gallery: Sequence[str], extractor: Extractor) -> Path:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from jaxreid import sharding, trained
 from jaxreid.data import clips
-from jaxreid.data.decode import read_photo, resize
+from jaxreid.data.decode import decode, resize
 from jaxreid.errors import UserError
 from jaxreid.extract import mean_over_clips, on_devices, pad
 from jaxreid.neighbours import NotFinite, nearest
@@ -286,9 +286,9 @@ class Extractor:
 
 def _pixels(number: int, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(picture, (str, Path)):
-        return read_photo(str(picture))
+        return decode(str(picture))
     if isinstance(picture, Image.Image):
-        return read_photo(picture, f"picture {number}")
+        return decode(picture, f"picture {number}")
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(

@@ -7,7 +7,9 @@ for inside of a picture.
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +17,20 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxreid.data import decode
-from jaxreid.data.decode import resize
-from jaxreid.data.files import entries, frame_order, has_suffix, natural, read_csv
+from jaxreid.data.decode import SUFFIXES, resize
+from jaxreid.data.files import (
+    by_name,
+    entries,
+    frame_order,
+    has_suffix,
+    is_hidden,
+    list_images,
+    pick,
+    read_csv,
+    say_skipped,
+)
 from jaxreid.errors import UserError, nearest
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
@@ -37,27 +48,34 @@ class Item(NamedTuple):
     labels: dict[str, str] = {}  # noqa: RUF012 (never changed)
 
 
-def find(places: Iterable[str | Path], *, tracklets: bool) -> list[Item]:
+def find(
+    places: Iterable[str | Path], *, tracklets: bool, skipped: Counter[str] | None = None
+) -> list[Item]:
     """The items that are in some places, each once.
 
     A place is a file, a folder, a pattern such as `photos/**/*.jpg`, or a CSV with a column `path`;
     its other columns are labels. In folders, and in folders inside of these, every photograph is an
     item; or if tracklets are asked for, every folder that holds frames, and every video. A CSV
     of tracklets names folders or videos; or frames, which a column `tracklet` puts together and a
-    column `frame` puts in order.
+    column `frame` puts in order. Hidden files and folders (`.thumbnails`, `@eaDir`) are passed
+    over.
 
     Args:
         places: where to look.
         tracklets: whether the network compares those.
+        skipped: counts what else lies in folders and fits patterns, by suffix.
 
     Raises:
         UserError: there is no such place, or nothing in it that fits.
     """
     found: dict[tuple[str, ...], Item] = {}
+    skipped = Counter() if skipped is None else skipped
     for place in places:
-        items = list(_in(str(place), tracklets))
+        here: Counter[str] = Counter()
+        items = list(_in(str(place), tracklets, here))
         if not items:
-            raise UserError(f"{place}: {_nothing(Path(place), tracklets)}")
+            raise UserError(f"{place}: {_nothing(Path(place), tracklets, here)}")
+        skipped.update(here)
         for item in items:
             found.setdefault(tuple(map(os.path.abspath, item.files)), item)
     if any(is_video(item) for item in found.values()):
@@ -81,51 +99,55 @@ def of_path(path: str | Path, *, tracklets: bool) -> Item:
         if not tracklets and has_suffix(name, VIDEOS):
             raise UserError(f"{name}: a video; this network compares photographs")
         return Item(name, (name,))
-    frames = tuple(os.path.join(name, file) for file in _listed(entries(Path(name)), PHOTOS))
     if not tracklets:
         raise UserError(f"{name}: a folder; expected a photograph")
+    frames = tuple(os.path.join(name, file) for file in list_images(name, Counter()))
     if not frames:
-        raise UserError(f"{name}: holds no frames ({', '.join(PHOTOS)})")
+        raise UserError(f"{name}: holds no frames ({', '.join(SUFFIXES)})")
     return Item(name, frames)
 
 
-def _in(place: str, tracklets: bool) -> Iterator[Item]:
+def _in(place: str, tracklets: bool, skipped: Counter[str]) -> Iterator[Item]:
     place = os.path.expanduser(place)
     if place.lower().endswith(".csv"):
         yield from _in_csv(Path(place), tracklets)
     elif os.path.isdir(place):
-        yield from _in_folder(place, tracklets)
+        yield from _in_folder(place, tracklets, skipped)
     elif os.path.exists(place):
         yield of_path(place, tracklets=tracklets)
     elif glob.has_magic(place):
-        kinds = PHOTOS + VIDEOS if tracklets else PHOTOS
-        for path in sorted(glob.glob(place, recursive=True), key=natural):
-            if os.path.isdir(path):
-                yield from _in_folder(path, tracklets)
-            elif has_suffix(path, kinds):
-                yield Item(path, (path,))
+        yield from _in_pattern(place, tracklets, skipped)
     else:
         there = entries(Path(place).parent)
         raise UserError(f"{place}: no such file or folder{nearest(Path(place).name, there)}")
 
 
-def _in_folder(folder: str, tracklets: bool) -> Iterator[Item]:
+def _in_pattern(pattern: str, tracklets: bool, skipped: Counter[str]) -> Iterator[Item]:
+    kinds = SUFFIXES + VIDEOS if tracklets else SUFFIXES
+    literal = len(list(takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)))
+    for path in sorted(glob.glob(pattern, recursive=True), key=by_name):
+        if any(map(is_hidden, Path(path).parts[literal:])):
+            continue
+        if os.path.isdir(path):
+            yield from _in_folder(path, tracklets, skipped)
+        elif pick([path], skipped, kinds):
+            yield Item(path, (path,))
+
+
+def _in_folder(folder: str, tracklets: bool, skipped: Counter[str]) -> Iterator[Item]:
+    kinds = SUFFIXES + VIDEOS if tracklets else SUFFIXES
     seen = set()
     for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural)
+        folders[:] = sorted((f for f in folders if not is_hidden(f)), key=by_name)
         real = os.path.realpath(base)
         if real in seen:  # A link back to where we were.
             folders.clear()
             continue
         seen.add(real)
-        photos = [os.path.join(base, file) for file in _listed(files, PHOTOS)]
-        if not tracklets:
-            yield from (Item(photo, (photo,)) for photo in photos)
-            continue
-        if photos:
-            yield Item(base, tuple(photos))
-        for file in _listed(files, VIDEOS):
-            yield Item(os.path.join(base, file), (os.path.join(base, file),))
+        found = [os.path.join(base, file) for file in pick(files, skipped, kinds)]
+        if tracklets and (photos := tuple(file for file in found if has_suffix(file))):
+            yield Item(base, photos)
+        yield from (Item(file, (file,)) for file in found if not tracklets or not has_suffix(file))
 
 
 def _in_csv(file: Path, tracklets: bool) -> Iterator[Item]:
@@ -159,16 +181,14 @@ def _in_csv(file: Path, tracklets: bool) -> Iterator[Item]:
         yield Item(f"{file}:{name}", tuple(f for item in frames for f in item.files), labels)
 
 
-def _nothing(place: Path, tracklets: bool) -> str:
+def _nothing(place: Path, tracklets: bool, skipped: Counter[str]) -> str:
+    also = "".join(f"; {line}" for line in say_skipped(skipped))
+    kinds = ", ".join(SUFFIXES)
     if tracklets:
-        return f"no tracklets there; expected folders of frames ({', '.join(PHOTOS)}) or videos"
-    videos = place.is_dir() and next(_in_folder(str(place), True), None)
-    hint = f"; {videos.name} is a video, and this network compares photographs" if videos else ""
-    return f"no photographs there; expected some ({', '.join(PHOTOS)}){hint}"
-
-
-def _listed(files: Iterable[str], kinds: tuple[str, ...]) -> list[str]:
-    return sorted((file for file in files if has_suffix(file, kinds)), key=natural)
+        return f"no tracklets there; expected folders of frames ({kinds}) or videos{also}"
+    videos = place.is_dir() and next(_in_folder(str(place), True, Counter()), None)
+    hint = f"; {videos.name} is a video, and this network compares photographs" if videos else also
+    return f"no photographs there; expected some ({kinds}){hint}"
 
 
 def read(item: Item, size: tuple[int, int]) -> UInt8[np.ndarray, "t h w 3"]:
@@ -185,4 +205,4 @@ def read(item: Item, size: tuple[int, int]) -> UInt8[np.ndarray, "t h w 3"]:
     if is_video(item):
         return np.stack([resize(frame, size) for frame in decode.read_video(item.files[0])])
     decode.check_length(item.name, len(item.files))
-    return np.stack([resize(decode.read_photo(file), size) for file in item.files])
+    return np.stack([resize(decode.decode(file), size) for file in item.files])

@@ -113,7 +113,7 @@ def _thumbnail(item: Item) -> UInt8[np.ndarray, "h w 3"]:
         middle = sum(1 for _ in decode.read_video(item.files[0])) // 2
         pixels = next(islice(decode.read_video(item.files[0]), middle, None))
     else:
-        pixels = decode.read_photo(item.files[len(item.files) // 2])
+        pixels = decode.decode(item.files[len(item.files) // 2])
     image = Image.fromarray(pixels)
     image.thumbnail((2 * _HEIGHT, _HEIGHT))
     return np.asarray(image)

@@ -68,6 +68,35 @@ def test_positive_pairs_of_two_cameras():
     assert np.mean(pairs[:, 0] == pairs[:, 1]) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_cross_camera_positives_are_drawn_in_pairs(k):
+    """As in MARS: some cameras have several tracklets of a person, and some persons have one."""
+    rng = np.random.default_rng(0)
+    pids = np.repeat(np.arange(30), rng.integers(1, 12, 30))
+    camids = rng.integers(1, 7, len(pids))
+    ones = np.ones_like(pids)
+    tracks = Tracklets(np.arange(len(pids)), ones, pids, camids, np.arange(len(pids)))
+    plan = Plan(tracks, 10, k, seed=0, positives="cross_camera")
+    alone = {pid for pid in range(30) if len(set(camids[pids == pid])) == 1}
+    assert plan.one_camera_ids == len(alone) > 0
+    drawn, same_camera = set(), 0
+    for step in range(60):
+        rows = plan.rows(step).reshape(10, k)
+        drawn |= set(rows.ravel().tolist())
+        assert (pids[rows] == pids[rows[:, :1]]).all()
+        for pid, pair in zip(pids[rows[:, 0]], rows[:, :2]):
+            assert (camids[pair[0]] == camids[pair[1]]) == (pid in alone)
+        default = Plan(tracks, 10, k, seed=0).rows(step).reshape(10, k)
+        same_camera += (camids[default[:, 0]] == camids[default[:, 1]]).sum()
+    assert len(drawn) > 0.95 * len(pids)
+    assert same_camera > 60  # Without it, many pairs are of one camera.
+
+
+def test_cross_camera_positives_that_nobody_has():
+    with pytest.raises(UserError, match=r"positives='cross_camera': no training person was seen"):
+        Plan(IMAGES, num_ids=2, num_instances=2, seed=0, positives="cross_camera")
+
+
 def test_too_few_persons():
     with pytest.raises(UserError, match=r"num_ids=6: the training set has 5 persons"):
         Plan(IMAGES, num_ids=6, num_instances=2, seed=0)

@@ -210,3 +210,15 @@ def test_it_overfits_a_few_identities(built, batch, features):
     distmat = np.array(model.distance(variables, feats, feats))
     np.fill_diagonal(distmat, np.inf)
     assert (batch.pids[distmat.argmin(axis=1)] == batch.pids).all()
+
+
+def test_chance_is_what_a_network_has_that_tells_nobody_apart(built, batch):
+    _, model, variables = built
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    _, (_, metrics) = jax.jit(model.loss)(
+        {**variables, "params": params}, batch, jax.random.key(0), jnp.int32(0)
+    )
+    known = model.chance.keys() & metrics.keys()
+    assert known
+    for name in known:
+        np.testing.assert_allclose(metrics[name], model.chance[name], rtol=1e-4)

@@ -409,6 +409,27 @@ def test_the_loss_is_the_papers(pids, complete):
     np.testing.assert_allclose(value, triplet + 0.5 * verification, rtol=1e-4)
 
 
+def test_pairs_of_one_camera_are_left_out():
+    """Where they may be no positives, the loss is that of the other pairs alone."""
+    _, model, variables = built(difference="abs", feature="mean", metric="diff")
+    batch = clips(n=6)._replace(pids=jnp.array([0, 0, 1, 1, 2, 2]))
+    run = jax.jit(model.loss)
+
+    def terms(camids):
+        camids = jnp.array(camids)
+        apart = batch._replace(positives=camids[:, None] != camids[None])
+        return run(variables, apart, jax.random.key(1), jnp.int32(0))[1][1]
+
+    plain = run(variables, batch, jax.random.key(1), jnp.int32(0))[1][1]
+    each = [
+        terms(camids) for camids in ([1, 2, 1, 1, 1, 1], [1, 1, 1, 2, 1, 1], [1, 1, 1, 1, 1, 2])
+    ]
+    for name, value in plain.items():
+        assert value == pytest.approx(np.mean([float(one[name]) for one in each]), rel=1e-5)
+        assert terms([1, 2, 1, 2, 1, 2])[name] == value
+        assert terms([1] * 6)[name] == 0
+
+
 def test_the_order_of_pairs_is_drawn():
     _, model, variables = built()
     run = jax.jit(model.loss)

@@ -344,29 +344,57 @@ def variables():
     return variables
 
 
-def test_the_loss_is_eq_9(variables):
-    batch = clips()
-    for target, wanted in (("one", 1.0), ("uniform", 3 / 9)):
-        config = dataclasses.replace(TINY, dropout=0.0, penalty=0.5, penalty_target=target)
-        model = config.make(3, frozen=True)
-        value, (_, metrics) = jax.jit(model.loss)(variables, batch, jax.random.key(0), jnp.int32(0))
-        x = float64(jax.jit(model.features)(variables, batch))[:, 0]
-        m = float64(jax.jit(model.explain)(variables, batch)["where"].weights)
-        v, c = (float64(variables["params"]["similarity"][name]) for name in "vc")
-        verification, penalty, correct = 0.0, 0.0, 0
-        for a, b, same in ((0, 1, True), (2, 3, False)):
-            s = sigmoid(np.sum(v * x[a] * x[b]) - c)
-            verification -= np.log(s if same else 1 - s) / 2
-            correct += (s > 0.5) == same
-            for clip in (a, b):
-                for i in range(3):
-                    for j in range(3):
-                        gathered = sum(m[clip, t, i, j] for t in range(3))
-                        penalty += (wanted - gathered) ** 2 / 2 / 2
-        assert metrics["verification"] == pytest.approx(verification, rel=1e-4)
-        assert metrics["penalty"] == pytest.approx(penalty, rel=1e-4)
-        assert metrics["accuracy"] == correct / 2
-        assert value == pytest.approx(verification + 0.5 * penalty, rel=1e-4)
+@pytest.mark.parametrize("short", [False, True])
+def test_the_loss_is_eq_9_above_its_least(variables, short):
+    """Of clips whose last frame only repeats, it is the same whatever that frame shows."""
+    batch, counted = clips(), 3
+    if short:
+        counted = 2
+        batch = batch._replace(mask=jnp.broadcast_to(jnp.array([True, True, False]), (4, 3)))
+    config = dataclasses.replace(TINY, dropout=0.0, penalty=0.5)
+    model = config.make(3, frozen=True)
+    run = jax.jit(model.loss)
+    value, (_, metrics) = run(variables, batch, jax.random.key(0), jnp.int32(0))
+    x = float64(jax.jit(model.features)(variables, batch))[:, 0]
+    m = float64(jax.jit(model.explain)(variables, batch)["where"].weights)
+    v, c = (float64(variables["params"]["similarity"][name]) for name in "vc")
+    verification, penalty, correct = 0.0, 0.0, 0
+    for a, b, same in ((0, 1, True), (2, 3, False)):
+        s = sigmoid(np.sum(v * x[a] * x[b]) - c)
+        verification -= np.log(s if same else 1 - s) / 2
+        correct += (s > 0.5) == same
+        for clip in (a, b):
+            for i in range(3):
+                for j in range(3):
+                    gathered = sum(m[clip, t, i, j] for t in range(counted))
+                    penalty += (1 - gathered) ** 2 / 2 / 2
+    penalty -= 9 * (1 - counted / 9) ** 2
+    assert metrics["verification"] == pytest.approx(verification, rel=1e-4)
+    assert metrics["penalty"] == pytest.approx(penalty, rel=1e-4, abs=1e-5)
+    assert metrics["accuracy"] == correct / 2
+    assert value == pytest.approx(verification + 0.5 * penalty, rel=1e-4)
+    other = batch._replace(images=batch.images.at[:, 2].set(128))
+    unmoved, _ = run(variables, other, jax.random.key(0), jnp.int32(0))
+    assert (unmoved == value) == short
+
+
+@pytest.mark.parametrize("pairs", ["drawn", "all"])
+def test_positives_that_do_not_count_are_left_out(variables, pairs):
+    config = dataclasses.replace(TINY, dropout=0.0, attention=False, pairs=pairs)
+    run = jax.jit(config.make(3, frozen=True).loss)
+    batch = clips()._replace(pids=jnp.array([0, 0, 0, 1]))
+
+    def terms(camids=None):
+        apart = None if camids is None else jnp.array(np.not_equal.outer(camids, camids))
+        of = batch._replace(positives=apart)
+        return run(variables, of, jax.random.key(0), jnp.int32(0))[1][1]
+
+    plain, crossed, none = terms(), terms([1, 1, 2, 1]), terms([1, 1, 1, 1])
+    assert terms([1, 2, 3, 4]) == plain
+    assert crossed != plain
+    # The negatives are still all there: of a mean of two kinds, the positives' half is missing.
+    assert 0 < none["verification"] != plain["verification"]
+    assert none["accuracy"] in (0, 1 / 3, 2 / 3, 1)
 
 
 def test_all_pairs_weigh_their_kinds_alike(variables):

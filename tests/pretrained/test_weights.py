@@ -256,6 +256,22 @@ def test_other_toolkits_names(prefix, heads):
     assert weights.dropped == (heads if prefix else ())
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("backbone", "first"), [("resnet50", "base.1"), ("se_resnet50", "base.layer0.bn1")]
+)
+def test_a_whole_release_is_known_where_its_backbone_is_asked_for(prefix, backbone, first):
+    module = "attention_modules.attention_modules.0.dim_reduction.1"
+    arrays = {f"{prefix}{name}.bias": np.ones(2) for name in (first, module, "classifier")}
+    weights = convert(Raw("x", "torch", arrays), backbone)
+    assert (weights.arch, weights.whole) == (f"cosam_{backbone}", True)
+    names = {name for name in weights.leaves if name.startswith("params")}
+    assert {"params/backbone/bn1/bias", "params/classifier/bias"} < names
+    assert len(names) == 3
+    alone = {f"{prefix}layer1.0.bn{i}.bias": np.ones(2) for i in (1, 2)}
+    assert convert(Raw("x", "torch", alone), backbone).arch == backbone
+
+
 def test_torchreids_classifier():
     arrays = {"bn1.bias": np.ones(2), "classifier.weight": np.ones((3, 2))}
     leaves = convert(Raw("x", "torch", arrays), "resnet50").leaves

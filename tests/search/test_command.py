@@ -51,9 +51,7 @@ def test_a_photograph_in_a_folder(search, photo_run, photos, tmp_path):
     code, said, errors = search(photo_run, *flags)
     assert (code, errors) == (0, "")
     lines = said.splitlines()
-    assert re.match(
-        r"skipped: photos/door 1/broken.jpg: not a photograph that decodes \(", lines[0]
-    )
+    assert re.match(r"skipped: photos/door 1/broken.jpg: not an image that decodes \(", lines[0])
     size = photos.size
     assert lines[1] == f"1 of {size + 1} photographs of the gallery skipped"
     assert re.match(rf"gallery: {size} photographs: 0 from the index, {size} computed in", lines[2])
@@ -206,7 +204,7 @@ def test_bad_input_is_one_line(search, photo_run, photos, tmp_path):
     cases = [
         (("nowhere", photo, "--gallery=photos"), "nowhere/checkpoints: no checkpoint there; train"),
         (("splits", photo, "--gallery=photos"), "folder of one of the runs in it: split0"),
-        ((photo_run, "--query=notes.txt", "--gallery=photos"), "notes.txt: not a photograph that"),
+        ((photo_run, "--query=notes.txt", "--gallery=photos"), "notes.txt: not an image that"),
         ((photo_run, "--query=photo", "--gallery=photos"), "did you mean 'photos'?"),
         ((photo_run, photo, "--gallery=empty"), "empty: no photographs there; expected some"),
         ((photo_run, photo, "--gallery=junk"), "none of the 1 photographs of the gallery can be"),

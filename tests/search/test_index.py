@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_left_out_and_tried_again(opened, photos, tmp_pat
 
     gallery, _ = opened(index, skip=skip, advance=done.append)
     assert sorted(skipped) == [2, 5]
-    assert "2.png: not a photograph that decodes" in skipped[2]
+    assert "2.png: not an image that decodes" in skipped[2]
     assert sum(done) == 6
     assert len(gallery.items) == 4
     assert [len(x) for x in jax.tree.leaves(gallery.features)] == [4, 4, 4]
@@ -110,7 +110,7 @@ def test_what_cannot_be_read_is_left_out_and_tried_again(opened, photos, tmp_pat
     gallery, computed = opened(index, skip=skip)
     assert computed == ["2.png", "5.png"]
     assert counts(gallery) == (4, 1, 0)
-    with pytest.raises(UserError, match=r"5.png: not a photograph that decodes"):
+    with pytest.raises(UserError, match=r"5.png: not an image that decodes"):
         opened(index)
 
 

@@ -146,9 +146,10 @@ def test_places_where_nothing_is(tree, monkeypatch):
 def test_pixels_of_more_than_eight_bits_are_not_cut_off(tmp_path):
     deep = np.arange(0, 64000, 1000, dtype=np.uint16).reshape(8, 8)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    for photo, name in ((str(tmp_path / "deep.png"), ""), (Image.fromarray(deep), "deep.png")):
-        with pytest.raises(UserError, match=r"deep.png: .* mode I;16; expected 8 bits a channel"):
-            decode.read_photo(photo, name)
+    for photo in (tmp_path / "deep.png", Image.fromarray(deep)):
+        assert (decode.decode(photo) == (deep >> 8)[..., None]).all()
+    with pytest.raises(UserError, match=r"deep: .* mode F; expected 8 or 16 bits a channel"):
+        decode.decode(Image.fromarray(deep.astype(np.float32)), "deep")
 
 
 def test_frames_are_resized_and_counted(tmp_path, monkeypatch):
