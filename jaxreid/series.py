@@ -16,6 +16,7 @@ from jaxreid.config import Config, validate
 from jaxreid.errors import UserError
 from jaxreid.protocol import describe
 from jaxreid.report import tables
+from jaxreid.report.words import run_title
 from jaxreid.variants import tables_of
 from jaxreid.workdir import (
     NO_MATTER,
@@ -139,6 +140,7 @@ def write_mean(workdir: Path, config: Config, scores: list[dict[str, Any]]) -> d
         "scores": mean,
         "paper": config.paper,
         "paper_source": config.paper_source,
+        "title": run_title(config, mean),
     }
     report.write_report(workdir, **common)
     page = report.write_page(

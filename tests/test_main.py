@@ -79,6 +79,8 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
             assert min(image.size) > 100
             assert np.asarray(image.convert("L")).std() > 5
     report = (workdir / "report.md").read_text()
+    assert report.startswith("# DuATM on synthetic\n")
+    assert "<title>DuATM on synthetic" in (workdir / "report.html").read_text()
     assert "the paper's figures" in report
     assert "mean_precision" in report
     out = capsys.readouterr().out

@@ -32,6 +32,7 @@ def write_report(
     paper: Mapping[str, Any] | None = None,
     paper_source: str = "",
     history: Sequence[Mapping[str, Any]] = (),
+    title: str = "",
 ) -> Path:
     """Writes `report.md`, and `training.png` where there is a history.
 
@@ -45,6 +46,7 @@ def write_report(
         paper: the same scores as the paper prints them.
         paper_source: where it prints them, and for which data set.
         history: records of `metrics.jsonl`.
+        title: what was run, see `run_title`; by default the folder's name.
 
     Returns:
         The report's path.
@@ -59,7 +61,7 @@ def write_report(
     ]
     columns = [key for key in SCORES if any(row and key in row for _, row in rows)]
     lines = [
-        f"# {workdir.resolve().name}",
+        f"# {title or workdir.resolve().name}",
         "",
         "Scores in percent.",
         "",

@@ -71,6 +71,7 @@ def write_page(
     paper: Mapping[str, Any] | None = None,
     paper_source: str = "",
     history: Sequence[Mapping[str, Any]] = (),
+    title: str = "",
     cmc: Float[np.ndarray, " _"] | None = None,
     rows: Sequence[RankedRow] = (),
     looks: Looks | None = None,
@@ -88,6 +89,7 @@ def write_page(
         paper: the same scores as the paper prints them.
         paper_source: where it prints them, and for which data set.
         history: records of `metrics.jsonl`.
+        title: what was run, see `run_title`; by default the folder's name.
         cmc: share of queries matched within ranks 1, 2, ...
         rows: queries to leaf through, in this order.
         looks: where the model looked.
@@ -108,7 +110,7 @@ def write_page(
     leaves = [leaf(row) for row in rows]
     page = render(
         "report.html",
-        title=workdir.resolve().name,
+        title=title or workdir.resolve().name,
         version=__version__,
         data=scores.get("data"),
         scores=[(SCORES[key], own[key], percent((paper or {}).get(key))) for key in own],

@@ -16,6 +16,7 @@ from jaxreid.report.markdown import write_report
 from jaxreid.report.page import Looks, write_page
 from jaxreid.report.pictures import plot_attention, plot_clips, plot_ranked
 from jaxreid.report.shown import partners, ranked_rows
+from jaxreid.report.words import run_title
 from jaxreid.types import ReidModel, Variables
 
 
@@ -67,6 +68,7 @@ def write(
         "paper": config.paper,
         "paper_source": config.paper_source,
         "history": read_metrics(workdir / "metrics.jsonl"),
+        "title": run_title(config, scores),
     }
     write_report(workdir, **common)
     write_page(

@@ -8,7 +8,6 @@ what is shown, the seed, the precision and the first weights may differ.
 """
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from jaxreid.command import load_config, load_variants
 from jaxreid.config import Config
 from jaxreid.errors import UserError, nearest
 from jaxreid.pretrained.sources import names_a_run
-from jaxreid.report.words import SCORES
+from jaxreid.report.words import SCORES, method_name
 from jaxreid.variants import CONFIGS, data_sets, tables_of
 from jaxreid.workdir import Run, differences, is_run, read_run
 
@@ -220,8 +219,7 @@ def _method(config: Config) -> str:
 
 
 def _title(method: type, number: str) -> str:
-    about, *_ = re.split(r"[:\n]", sys.modules[method.__module__].__doc__ or method.__module__)
-    return f"{about}, Table {number}"
+    return f"{method_name(method)}, Table {number}"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
 """A run's figures in words: the names of scores, the protocol, percentages."""
 
 import math
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
+
+from jaxreid.config import Config
 
 SCORES = {
     "rank1": "rank-1",
@@ -26,6 +30,17 @@ PROTOCOL_WORDS = {
     "mars_protocol": "MARS protocol",
     "clips": "clips of a tracklet",
 }
+
+
+def method_name(model: type) -> str:
+    """A method's name in its paper, which the docstring of its module begins with."""
+    about, *_ = re.split(r"[:\n]", sys.modules[model.__module__].__doc__ or model.__module__)
+    return about
+
+
+def run_title(config: Config, scores: Mapping[str, Any]) -> str:
+    """What a run's report is called, as in "DuATM on market1501"."""
+    return f"{method_name(type(config.model))} on {scores['data']}"
 
 
 def protocol(scores: Mapping[str, Any]) -> list[str]:
