@@ -7,12 +7,16 @@ writes the feature function, weights within, for batches of any size (StableHLO 
 it `duatm.json` that says what goes in and what comes out, and with `--distance` the distance of any
 number of queries to any number of gallery items, which methods that compare pairs need. It prints a
 script that loads the network with jax, numpy and pillow alone.
+
+    python -m jaxreid.export --workdir=runs/duatm --out=duatm.onnx --format=onnx --distance
+
+writes ONNX files, after it has laid them beside JAX in ONNX Runtime (`jaxreid.onnx_export`).
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from jaxreid.trained import Precision
 from jaxreid.types import Batch, Variables
 
 SUFFIXES = (".stablehlo", ".hlo")
+FORMATS = ("stablehlo", "onnx")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PIXELS = (
     "RGB, 0 to 255, as decoded; resized to this height and width, bilinear, antialiased where it"
@@ -58,8 +63,32 @@ def export_features(
         of images and their joints, `"b 18 3"`: to the features, those of several arrays as a dict.
         And what goes in and comes out, in words.
     """
-    config = network.config
     (b,) = jax.export.symbolic_shape("b")
+    features, inputs, words = feature_function(network, b)
+    exported = jax.export.export(jax.jit(features), platforms=platforms)(*inputs.values())
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    about = {
+        "inputs": {name: _spec(inputs[name]) | {"is": words[name]} for name in inputs},
+        "outputs": {k: _spec(v) for k, v in outputs.items()}
+        if isinstance(outputs, dict)
+        else _spec(outputs),
+    }
+    return exported, about
+
+
+def feature_function(
+    network: trained.Trained, b: Any
+) -> tuple[Callable[..., Any], dict[str, jax.ShapeDtypeStruct], dict[str, str]]:
+    """The feature function of arrays alone.
+
+    Args:
+        network: its variables are within.
+        b: the number of items, or a symbol for it.
+
+    Returns:
+        The function, the arrays that it takes, and these in words. It returns an array, or a dict.
+    """
+    config = network.config
     frames = () if config.scored_clip_length is None else (config.scored_clip_length,)
     takes = {"images": ((b, *frames, *config.data.image_size, 3), jnp.uint8, _PIXELS)}
     if frames:
@@ -74,17 +103,7 @@ def export_features(
         batch = Batch(**given, pids=nobody, camids=nobody)
         return by_name(network.model.features(_whole(network.variables), batch))
 
-    exported = jax.export.export(jax.jit(features), platforms=platforms)(*inputs.values())
-    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-    about = {
-        "inputs": {
-            name: _spec(inputs[name]) | {"is": words} for name, (*_, words) in takes.items()
-        },
-        "outputs": {k: _spec(v) for k, v in outputs.items()}
-        if isinstance(outputs, dict)
-        else _spec(outputs),
-    }
-    return exported, about
+    return features, inputs, {name: said for name, (*_, said) in takes.items()}
 
 
 def export_distance(
@@ -118,6 +137,14 @@ def export_distance(
         "outputs": _spec(exported.out_avals[0]) | {"is": "distances: smaller is more alike"},
     }
     return exported, about
+
+
+def config_of(network: trained.Trained) -> dict[str, Any]:
+    """The run's config, without the places of this machine, which are nobody else's business."""
+    config = network.config.to_dict()
+    for key in ("root", "cache"):
+        del config["data"][key]
+    return config
 
 
 def by_name(features: Any) -> Any:
@@ -186,7 +213,7 @@ def write(
     if out.suffix not in SUFFIXES:
         raise UserError(
             f"--out={out}: what is written is StableHLO; expected a name that ends with"
-            f" {' or '.join(SUFFIXES)}"
+            f" {' or '.join(SUFFIXES)}, or --format=onnx for one that ends with .onnx"
         )
     if about_file.name == "config.json":
         raise UserError(
@@ -215,9 +242,7 @@ def write(
             exported, words = export(network, platforms)
             path.write_bytes(exported.serialize())
             about[name] = {"file": path.name} | words
-        about["config"] = network.config.to_dict()
-        for key in ("root", "cache"):  # Places of this machine, and nobody else's business.
-            del about["config"]["data"][key]
+        about["config"] = config_of(network)
         about_file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
@@ -268,29 +293,74 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jaxreid.export", description=__doc__.split("\n")[0] if __doc__ else None
     )
     parser.add_argument("--workdir", required=True, type=local_path, help="of the run")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of what is written")
     parser.add_argument(
-        "--out", type=local_path, help="the file to write; by default model.stablehlo in --workdir"
+        "--out", type=local_path, help="the file to write; by default model.FORMAT in --workdir"
     )
     parser.add_argument(
-        "--dtype", choices=list(PRECISIONS), help="of the convolutions; by default the run's"
+        "--dtype",
+        choices=[*PRECISIONS, "float16"],
+        help="stablehlo: of the convolutions, by default the run's; onnx: float32 or float16",
     )
     parser.add_argument(
-        "--platforms", default="cpu,cuda", help=f"to run on, of {','.join(PLATFORMS)} (cpu,cuda)"
+        "--platforms", help=f"stablehlo: to run on, of {','.join(PLATFORMS)} (cpu,cuda)"
+    )
+    parser.add_argument("--layout", choices=["nhwc", "nchw"], help="onnx: of the images (nhwc)")
+    parser.add_argument(
+        "--normalised",
+        choices=["within", "outside"],
+        help="onnx: what takes mean and deviation out of the pixels, the network or you (within)",
     )
     parser.add_argument("--distance", action="store_true", help="export the distance, too")
     parser.add_argument("--step", type=int, help="of the checkpoint; by default the newest")
     args = parser.parse_args(argv)
-    out = Path(args.out or Path(args.workdir) / "model.stablehlo")
+    out = Path(args.out or Path(args.workdir) / f"model.{args.format}")
+    _require_fitting(args)
+    if args.format == "onnx":
+        return _main_onnx(args, out)
     about = write(
         args.workdir,
         out,
         dtype=args.dtype,
-        platforms=args.platforms.split(","),
+        platforms=(args.platforms or "cpu,cuda").split(","),
         distance=args.distance,
         step=args.step,
     )
     print(f"written: {out} ({out.stat().st_size / 1e6:.3g} MB), described in {about}")
     print(f"To run it on image files with jax, numpy and pillow alone:\n\n{loading_script(about)}")
+    return 0
+
+
+def _require_fitting(args: argparse.Namespace) -> None:
+    """Raises `UserError` for a flag that the format has not."""
+    has: dict[str, dict[str, Sequence[str]]] = {
+        "stablehlo": {"dtype": list(PRECISIONS), "layout": (), "normalised": ()},
+        "onnx": {"dtype": ["float32", "float16"], "platforms": ()},
+    }
+    for flag, choices in has[args.format].items():
+        value = getattr(args, flag)
+        if value is not None and value not in choices:
+            expected = f"one of {', '.join(choices)}" if choices else "no such flag"
+            raise UserError(f"--{flag}={value}: for --format={args.format}, expected {expected}")
+
+
+def _main_onnx(args: argparse.Namespace, out: Path) -> int:
+    if out.suffix != ".onnx":
+        raise UserError(f"--out={out}: expected a name that ends with .onnx for --format=onnx")
+    from jaxreid import onnx_export  # An extra.
+
+    network = trained.load(args.workdir, args.step, "float32")
+    files = onnx_export.write(
+        network,
+        out,
+        dtype=args.dtype or "float32",
+        layout=args.layout or "nhwc",
+        normalised=args.normalised or "within",
+        distance=args.distance,
+    )
+    for path, largest in files:
+        size = path.stat().st_size / 1e6
+        print(f"written: {path} ({size:.3g} MB); largest difference from JAX: {largest:.1e}")
     return 0
 
 

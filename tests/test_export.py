@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxreid import export
+from jaxreid import export, onnx_export, onnx_graph
 from jaxreid.config import Config, Data
+from jaxreid.errors import UserError
 from jaxreid.trained import Trained, load
 from jaxreid.types import Batch
 from tests.networks import CLIPS, MODELS, SIZES
@@ -229,6 +230,102 @@ def test_kernels_in_half_precision_take_half_the_room():
 
 
 @pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(SLOW)) for name in MODELS],
+)
+def test_onnx_is_jax_at_any_batch_and_so_is_the_distance_of_pairs(name):
+    net, batch = network(name)
+    rng = np.random.default_rng(4)
+    many = [np.resize(x, (64, *x.shape[1:])) for x in arrays(batch, slice(None))]
+    noise = rng.normal(0, 10, many[0].shape)
+    many[0] = np.clip(many[0] + noise, 0, 255).astype(np.uint8)
+    function, inputs, _ = export.feature_function(net, 64)
+    found = jax.device_get(jax.jit(function)(*many))
+    names = onnx_export.output_names(net)
+    want = found if isinstance(found, dict) else {"features": found}
+    model = onnx_export.features_model(net)
+    assert [o.name for o in model.graph.output] == names
+    for number in (1, 7, 64):
+        given = {k: x[:number] for k, x in zip(inputs, many)}
+        assert_close(onnx_export.run(model, given), {k: x[:number] for k, x in want.items()}, 1e-5)
+
+    if not name.startswith(("duatm", "jst-rnn")):
+        return
+    # Not the queries' own pictures: the distance to nearly the same is a difference that cancels.
+    parts = {"query": [0, 1, 2], "gallery": [3, 4, 8, 9]}
+    sides = {f"{side}_{k}": want[k][part] for side, part in parts.items() for k in names}
+    tree = jax.tree.structure(net.features)
+    both = (tree.unflatten([want[k][part] for k in names]) for part in parts.values())
+    far = jax.jit(net.model.distance)(net.variables, *both)
+    got = onnx_export.run(onnx_export.distance_model(net), sides)["distance"]
+    np.testing.assert_allclose(got, far, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("normalised", ["within", "outside"])
+@pytest.mark.parametrize("name", ["duatm", "jst-rnn"])
+def test_onnx_as_its_consumers_feed_it(name, layout, normalised):
+    net, batch = network(name)
+    options = {"layout": layout, "normalised": normalised}
+    model = onnx_export.features_model(net, **options)
+    taken = onnx_export.as_taken(batch.images, net.variables, **options)
+    assert taken.shape[-3:] == (
+        (3, *SIZES.get(name, (64, 32))) if layout == "nchw" else (*SIZES.get(name, (64, 32)), 3)
+    )
+    assert taken.dtype == (np.float32 if normalised == "outside" else np.uint8)
+    want = jax.device_get(jax.jit(net.model.features)(net.variables, batch))
+    assert_close(onnx_export.run(model, {"images": taken}), export.by_name(want), 1e-5)
+
+
+def test_the_command_writes_onnx_that_says_what_it_takes(photo_run, tmp_path, capsys):
+    out = tmp_path / "net.onnx"
+    flags = [f"--workdir={photo_run}", f"--out={out}", "--format=onnx"]
+    assert export.main([*flags, "--distance", "--layout=nchw", "--normalised=outside"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    for line, file in zip(said, (out, tmp_path / "net.distance.onnx"), strict=True):
+        size, largest = re.fullmatch(
+            rf"written: {file} \((\S+) MB\); largest difference from JAX: (\S+)", line
+        ).groups()
+        assert float(size) == pytest.approx(file.stat().st_size / 1e6, rel=0.01)
+        assert float(largest) < 1e-5
+    held = {each.key: each.value for each in onnx_export.onnx.load(out).metadata_props}
+    assert (held["height"], held["width"], held["pixel_order"]) == ("64", "32", "RGB")
+    assert (held["layout"], held["normalised"]) == ("nchw", "outside")
+    assert json.loads(held["mean"]) == pytest.approx([123.675, 116.28, 103.53], rel=1e-5)
+    assert held["distance"] == "own"
+    assert "root" not in json.loads(held["config"])["data"]
+
+    half = tmp_path / "half.onnx"
+    assert export.main([*flags[::2], f"--out={half}", "--dtype=float16"]) == 0
+    largest = float(capsys.readouterr().out.split()[-1])
+    assert 0 < largest < 1e-2
+    assert half.stat().st_size < out.stat().st_size
+
+
+def test_onnx_names_the_operation_that_it_does_not_know():
+    vector = {"x": jax.ShapeDtypeStruct((3,), np.float32)}
+    with pytest.raises(UserError, match="operation 'sort', which has no form"):
+        onnx_graph.to_model(lambda x: (jax.numpy.sort(x),), vector, ["y"], {})
+
+
+def test_onnx_that_differs_is_not_written(tmp_path, monkeypatch):
+    net, _ = network("duatm")
+    monkeypatch.setitem(onnx_graph._BINARY, "sub", "Add")
+    with pytest.raises(UserError, match=r"not written: in ONNX Runtime, '\w+' is"):
+        list(onnx_export.write(net, tmp_path / "a.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_one_line_says_what_to_install(photo_run, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "jaxreid.onnx_export")
+    monkeypatch.delattr("jaxreid.onnx_export")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    flags = [f"--workdir={photo_run}", "--out=a.onnx", "--format=onnx"]
+    assert export.main(flags) == 2
+    assert "install the extra 'onnx' (pip install 'jaxreid[onnx]')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--workdir=nowhere"], "nowhere/checkpoints: no checkpoint there"),
@@ -240,6 +337,18 @@ def test_kernels_in_half_precision_take_half_the_room():
         (["--workdir={run}", "--out={run}/config.hlo"], "would be a run's config.json; expected"),
         (["--workdir={run}", "--platforms=cpu,cudo"], "knows no 'cudo'; did you mean 'cuda'?"),
         (["--workdir={run}", "--out=/nowhere/a.hlo"], "--out=/nowhere/a.hlo: cannot write there"),
+        (
+            ["--workdir={run}", "--out=a.hlo", "--format=onnx"],
+            "--out=a.hlo: expected a name that ends with .onnx for --format=onnx",
+        ),
+        (
+            ["--workdir={run}", "--format=onnx", "--dtype=bfloat16"],
+            "--dtype=bfloat16: for --format=onnx, expected one of float32, float16",
+        ),
+        (
+            ["--workdir={run}", "--layout=nchw"],
+            "--layout=nchw: for --format=stablehlo, expected no such flag",
+        ),
         (["--workdir={run}", "--step=7"], "no checkpoint of step 7; there are 0"),
     ],
 )
