@@ -139,7 +139,7 @@ def test_cosams_recipe_as_printed(name, ids):
     assert (config.model.variant, config.model.label_smoothing) == ("paper", 0)
     assert (config.optim.lr, config.optim.decay_factor) == (1e-4, 0.1)
     steps = ids // config.data.num_ids
-    assert config.train.epochs * steps == pytest.approx(60_000, abs=steps)
+    assert config.train.epochs * steps == pytest.approx(60_000, rel=2e-3)  # "about 60 k"
     decays = [epoch * steps for epoch in config.optim.decay_epochs]
     assert decays == pytest.approx([15_000, 30_000, 45_000], abs=steps)
     assert config.paper == {}
