@@ -77,6 +77,32 @@ class Evaluation(NamedTuple):
     by_length: Float[np.ndarray, "n n"] | None = None
 
 
+class Task(NamedTuple):
+    """What is ranked, made once for all scorings.
+
+    Attributes:
+        data: the data set.
+        labels: of its queries and its gallery.
+        protocols: which gallery items each protocol ranks, see `admitted`; the config's own first.
+    """
+
+    data: ReidData
+    labels: Labels
+    protocols: Mapping[str, Int[np.ndarray, " _"]]
+
+    @classmethod
+    def of(cls, config: Config, data: ReidData) -> "Task":
+        """The task that a data set is under a config."""
+        query, gallery = data.query.tracks(), data.gallery.tracks()
+        labels = Labels(query.pids, gallery.pids, query.camids, gallery.camids)
+        return cls(data, labels, admitted(config, data))
+
+    @property
+    def own(self) -> Int[np.ndarray, " _"]:
+        """The gallery items that the config's own protocol ranks."""
+        return next(iter(self.protocols.values()))
+
+
 Evaluator = Callable[..., Evaluation]
 """`(variables, lengths=()) -> Evaluation`."""
 
@@ -96,28 +122,27 @@ def make_evaluator(
     Raises:
         UserError: no query has a true match, or the model lacks what the config asks for.
     """
-    data, trained_on = source.data, trained_on or source
-    _check_matches(config, data)
+    task, trained_on = Task.of(config, source.data), trained_on or source
+    _check_matches(task)
     _check_shortlist(config, model)
     _check_learning(config, trained_on, model)
-    _check_second_look(config, data, model)
+    _check_second_look(config, task.data, model)
     _check_products(config)
     extractor = make_extractor(config, model, mesh)
-    compare = make_comparison(config, model, data, extractor, mesh)
+    compare = make_comparison(config, model, task, extractor, mesh)
 
     def evaluate(variables: Variables, lengths: Sequence[int] = ()) -> Evaluation:
         describe = describe_items(config, extractor, variables, trained_on)
-        size = data.query.tracks().size
         pictured, spread = (
-            np.unique(np.linspace(0, size - 1, count, dtype=int))
+            np.unique(np.linspace(0, len(task.labels.q_pids) - 1, count, dtype=int))
             for count in (config.eval.pictures, SPREAD)
         )
         feats = [describe(source, split) for split in ("query", "gallery")]
         blocks = compare(variables, *feats)
-        ranked = rank(config, data, blocks, np.union1d(pictured, spread), HARDEST)
+        ranked = rank(config, task, blocks, np.union1d(pictured, spread), HARDEST)
         del feats, blocks  # Of MARS they are gigabytes.
         evaluation = Evaluation(
-            scores_of(config, data, ranked.rankings, ranked.on_list),
+            scores_of(config, task.data, task.protocols, ranked.rankings, ranked.on_list),
             next(iter(ranked.rankings.values())),
             _join([ranked.looks[i] for i in pictured.tolist()]),
             _hardest_first(_join([ranked.looks[i] for i in {*ranked.hard, *spread.tolist()}])),
@@ -129,7 +154,7 @@ def make_evaluator(
         columns = []
         for length in lengths:
             gallery = describe(source, "gallery", length)
-            each = [rank(config, data, compare(variables, some, gallery)) for some in queries]
+            each = [rank(config, task, compare(variables, some, gallery)) for some in queries]
             columns.append([next(iter(one.rankings.values())).cmc[0] for one in each])
         return evaluation._replace(by_length=np.array(columns).T)
 
@@ -156,14 +181,14 @@ def describe_items(
 
 
 def make_comparison(
-    config: Config, model: ReidModel, data: ReidData, extractor: SplitExtractor, mesh: Mesh
+    config: Config, model: ReidModel, task: Task, extractor: SplitExtractor, mesh: Mesh
 ) -> Callable[[Variables, Features, Features], Iterator[Block]]:
     """`(variables, feats_q, feats_g) -> blocks of distances`, by the distance that is asked for.
 
     It is the model's, or the Euclidean one under a learned metric; of a shortlist only, after a
     query expansion, or re-ranked.
     """
-    e, labels, precision = config.eval, labels_of(data), config.eval.precision
+    e, precision = config.eval, config.eval.precision
 
     def of_model(variables: Variables, queries: Features, gallery: Features) -> Any:
         with _products(precision):
@@ -194,14 +219,14 @@ def make_comparison(
             )
         if e.rerank:
             function = jax.tree_util.Partial(distance, variables)
-            return _reranked(config, data, function, feats_q, feats_g, mesh)
+            return _reranked(config, task, function, feats_q, feats_g, mesh)
         if not e.shortlist:
             return in_blocks(distance, feats_q, feats_g)
         vectors = [extractor.vectors(variables, feats) for feats in (feats_q, feats_g)]
         return matching.shortlisted(
             in_blocks(euclidean, *vectors),
             partial(exact, variables),
-            *(feats_q, feats_g, labels, e.shortlist, mesh),
+            *(feats_q, feats_g, task.labels, e.shortlist, mesh),
         )
 
     return compare
@@ -209,15 +234,15 @@ def make_comparison(
 
 def _reranked(
     config: Config,
-    data: ReidData,
+    task: Task,
     distance: Any,
     feats_q: Features,
     feats_g: Features,
     mesh: Mesh,
 ) -> Iterator[Block]:
     """Of the one protocol there is then; what it leaves out is nobody's neighbour."""
-    e, size = config.eval, data.gallery.tracks().size
-    [columns] = admitted(config, data).values()
+    e, size = config.eval, len(task.labels.g_pids)
+    [columns] = task.protocols.values()
     found = matching.reranked(
         distance,
         feats_q,
@@ -254,7 +279,7 @@ class Ranked(NamedTuple):
 
 def rank(
     config: Config,
-    data: ReidData,
+    task: Task,
     blocks: Iterator[Block],
     pictured: Sequence[int] | Int[np.ndarray, " n"] = (),
     hardest: int = 0,
@@ -263,7 +288,7 @@ def rank(
 
     Args:
         config: the protocol.
-        data: whose queries and gallery they are of.
+        task: whose queries and gallery they are of.
         blocks: of all queries, in order; none is kept.
         pictured: queries to look at as they pass.
         hardest: how many of the hardest are looked at besides.
@@ -271,18 +296,17 @@ def rank(
     Raises:
         UserError: a distance is NaN, or re-ranking was given what is no distance.
     """
-    protocols, labels = admitted(config, data), labels_of(data)
-    own = next(iter(protocols.values()))
-    ranks: dict[str, list[Int[np.ndarray, " m"]]] = {name: [] for name in protocols}
+    labels, own = task.labels, task.own
+    ranks: dict[str, list[Int[np.ndarray, " m"]]] = {name: [] for name in task.protocols}
     looks: dict[int, Shown] = {}
     hard: list[tuple[bool, float, int]] = []
     on_list: list[bool] = []
     drawn: list[Int[np.ndarray, " draws"]] = []
-    for block, of_block in _rank_blocks(blocks, labels, protocols):
+    for block, of_block in _rank_blocks(blocks, task):
         first, names = block.queries.start, labels.of(block.queries)
-        for name, some in zip(protocols, of_block):
+        for name, some in zip(task.protocols, of_block):
             ranks[name] += some
-        if data.single_shot:  # Drawn on the host: the galleries of this protocol are small.
+        if task.data.single_shot:  # Drawn on the host: the galleries of this protocol are small.
             rows = block.rows(np.arange(len(names.q_pids)), len(labels.g_pids))
             drawn += metrics.single_shot_ranks(rows, *names, draws=DRAWS)
         if block.listed is not None:
@@ -297,18 +321,18 @@ def rank(
         wanted = {*map(int, pictured), *(i for *_, i in hard)}
         for at in sorted(wanted & set(range(first, block.queries.stop))):
             looks[at] = _look(config, block, at, of_block[0][at - first], labels, own)
-    rankings, by_camera = _summarise(config, data, ranks, drawn)
+    rankings, by_camera = _summarise(config, task, ranks, drawn)
     return Ranked(rankings, by_camera, looks, [i for *_, i in hard], on_list)
 
 
 def _rank_blocks(
-    blocks: Iterator[Block], labels: Labels, protocols: Mapping[str, Int[np.ndarray, " _"]]
+    blocks: Iterator[Block], task: Task
 ) -> Iterator[tuple[Block, list[list[Int[np.ndarray, " _"]]]]]:
     """Every protocol ranks the same distances; see `matching.rank_blocks`."""
-    everything = np.arange(len(labels.g_pids))
-    kept = np.stack([np.isin(everything, columns) for columns in protocols.values()])
+    everything = np.arange(len(task.labels.g_pids))
+    kept = np.stack([np.isin(everything, columns) for columns in task.protocols.values()])
     try:
-        yield from matching.rank_blocks(blocks, labels, kept)
+        yield from matching.rank_blocks(blocks, task.labels, kept)
     except metrics.NanDistances as error:
         raise UserError(f"scoring failed: {error}") from None
     except metrics.NotDistances as error:
@@ -317,7 +341,7 @@ def _rank_blocks(
 
 def _summarise(
     config: Config,
-    data: ReidData,
+    task: Task,
     ranks: Mapping[str, list[Int[np.ndarray, " _"]]],
     drawn: list[Int[np.ndarray, " _"]],
 ) -> tuple[dict[str, Ranking], dict[int, Ranking]]:
@@ -325,18 +349,18 @@ def _summarise(
 
     Args:
         config: the length of the CMC, and the definition of AP.
-        data: whose queries they are.
+        task: whose queries they are.
         ranks: of every query's matches, under each protocol.
         drawn: of every query that has a match, in each draw, where that is the protocol.
     """
 
     def summary(ranks: list[Int[np.ndarray, " _"]], drawn: list[Int[np.ndarray, " _"]]) -> Ranking:
         found = summarise(ranks, max_rank=config.eval.max_rank, ap=config.eval.ap)
-        if not data.single_shot:
+        if not task.data.single_shot:
             return found
         return found._replace(cmc=metrics.cmc_of_draws(drawn, config.eval.max_rank))
 
-    own, camids = next(iter(ranks.values())), data.query.tracks().camids
+    own, camids = next(iter(ranks.values())), task.labels.q_camids
     matched = np.array([len(some) > 0 for some in own])
     by_camera = {}
     for camid in np.unique(camids).tolist():
@@ -374,12 +398,6 @@ def _look(
     )
 
 
-def labels_of(data: ReidData) -> Labels:
-    """Who is in the queries and the gallery of a data set, by which camera."""
-    query, gallery = data.query.tracks(), data.gallery.tracks()
-    return Labels(query.pids, gallery.pids, query.camids, gallery.camids)
-
-
 def learns(config: Config) -> bool:
     """Whether distances are Euclidean after something that is fitted on the training set."""
     return config.eval.metric != "model" or config.eval.fisher is not None
@@ -390,14 +408,13 @@ def _products(precision: str) -> AbstractContextManager[Any]:
     return nullcontext() if precision == "exact" else jax.default_matmul_precision(precision)
 
 
-def _check_matches(config: Config, data: ReidData) -> None:
+def _check_matches(task: Task) -> None:
     """Raises `UserError` if no query has a true match, and nothing can be scored."""
-    query, gallery = data.query.tracks(), data.gallery.tracks()
-    columns = next(iter(admitted(config, data).values()))
-    if num_unmatched(query, gallery.take(columns)) == query.size:
+    query, gallery = task.data.query.tracks(), task.data.gallery.tracks()
+    if num_unmatched(query, gallery.take(task.own)) == query.size:
         raise UserError(
-            f"{data.name}: none of the {query.size} queries has a true match (the same person from"
-            " another camera) in the gallery, so nothing can be scored"
+            f"{task.data.name}: none of the {query.size} queries has a true match (the same person"
+            " from another camera) in the gallery, so nothing can be scored"
         )
 
 

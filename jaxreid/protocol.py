@@ -37,6 +37,7 @@ def admitted(config: Config, data: ReidData) -> dict[str, Int[np.ndarray, " _"]]
 def scores_of(
     config: Config,
     data: ReidData,
+    protocols: Mapping[str, Int[np.ndarray, " _"]],
     rankings: Mapping[str, Ranking],
     on_list: Sequence[bool] = (),
 ) -> dict[str, Any]:
@@ -45,10 +46,11 @@ def scores_of(
     Args:
         config: the protocol.
         data: what was scored.
-        rankings: under each protocol of `admitted`.
+        protocols: those of `admitted`.
+        rankings: under each of them.
         on_list: for each query with a match, whether one was on its shortlist, if there was one.
     """
-    (own, columns), *others = admitted(config, data).items()
+    (own, columns), *others = protocols.items()
     e = config.eval
     words: dict[str, Any] = {"ap": e.ap, "flip": e.flip, "rerank": e.rerank}
     if e.rerank:
