@@ -85,9 +85,9 @@ def train(
 
     total, frozen_steps = _num_steps(config, plan)
     optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
+    models = {frozen: make_model(config, source, frozen=frozen) for frozen in (True, False)}
     take_step = {
-        frozen: make_train_step(config, make_model(config, source, frozen=frozen), optimizer, mesh)
-        for frozen in (True, False)
+        frozen: make_train_step(config, model, optimizer, mesh) for frozen, model in models.items()
     }
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
@@ -111,7 +111,7 @@ def train(
         caught = stack.enter_context(_signals())
         previous: Metrics | None = None
         logged, clock = first, time.perf_counter()
-        stalls = Stalls(make_model(config, source).chance, first)
+        stalls = Stalls(models[False].chance, first)
 
         def save_good(step: int) -> None:
             if step > first:
