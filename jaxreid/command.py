@@ -25,7 +25,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxreid.config import Config, flat_keys
+from jaxreid.config import Config, flat_keys, name_type
 from jaxreid.errors import UserError, nearest
 from jaxreid.variants import CONFIGS, Variant, describe
 
@@ -172,16 +172,12 @@ def _unknown_key(argv: Sequence[str], config: Config | None) -> str | None:
     return None
 
 
-# What the parsers of absl say themselves of these is Python's.
-_WRITTEN = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
 class _OrNone(flags.ArgumentParser):
     """Reads `None` as None, for `check_types` to judge, and all else as another parser does."""
 
-    def __init__(self, parser: flags.ArgumentParser) -> None:
-        """Wraps a parser."""
-        self._parser = parser
+    def __init__(self, parser: flags.ArgumentParser, kind: type | None = None) -> None:
+        """Wraps a parser, and says itself what is expected of a kind, as absl's says it badly."""
+        self._parser, self._kind = parser, kind
 
     def parse(self, argument: Any) -> Any:
         """The value of a flag's text."""
@@ -190,8 +186,9 @@ class _OrNone(flags.ArgumentParser):
         try:
             return self._parser.parse(argument)
         except ValueError as error:
-            expected = _WRITTEN.get(self._parser.flag_type())
-            raise ValueError(f"expected {expected}" if expected else str(error)) from error
+            if self._kind is None:
+                raise
+            raise ValueError(f"expected {name_type(self._kind)}") from error
 
     def flag_type(self) -> str:
         """The type in absl's words."""
@@ -206,7 +203,7 @@ def _register_parsers(config: Any) -> None:
         (str, flags.ArgumentParser()),
         (bool, flags.BooleanParser()),
     ):
-        config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
+        config_flags.register_flag_parser_for_type(kind, _OrNone(parser, kind))
     for name, kind in typing.get_type_hints(type(config)).items():
         for member in (kind, *typing.get_args(kind)):
             if typing.get_origin(member) is Literal:

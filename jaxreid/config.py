@@ -458,7 +458,7 @@ def check_types(holder: Any, prefix: str = "config.") -> None:
         if not _fits(value, kind):
             words = [word for word in typing.get_args(kind) if isinstance(word, str)]
             near = nearest(value, words) if isinstance(value, str) else ""
-            raise UserError(f"{prefix}{name}={value!r}: expected {_name_type(kind)}{near}")
+            raise UserError(f"{prefix}{name}={value!r}: expected {name_type(kind)}{near}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int) and not -_LARGEST <= number <= _LARGEST:
                 expected = f"{-_LARGEST:,} to {_LARGEST:,}"
@@ -485,15 +485,15 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, origin or kind)
 
 
-def _name_type(kind: Any) -> str:
+def name_type(kind: Any) -> str:
     """A type as a user would write its values."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return " or ".join(map(repr, args))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("None" if arg is type(None) else _name_type(arg) for arg in args)
+        return " or ".join("None" if arg is type(None) else name_type(arg) for arg in args)
     if origin is tuple:
-        names = ["..." if arg is ... else _name_type(arg) for arg in args]
+        names = ["..." if arg is ... else name_type(arg) for arg in args]
         return f"a tuple ({', '.join(names)})"
     return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}.get(
         kind, getattr(kind, "__name__", str(kind))

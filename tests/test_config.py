@@ -377,6 +377,9 @@ def test_an_int_will_do_for_a_float():
     config = load_config("duatm_synthetic")
     config.optim.lr = 1
     validate(config)
+    config.optim.lr = True
+    with pytest.raises(UserError, match=r"^config\.optim\.lr=True: expected a number$"):
+        validate(config)
 
 
 def test_get_config_returns_a_config(tmp_path):
