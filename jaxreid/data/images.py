@@ -65,17 +65,13 @@ def _item(row: _Row) -> int | str:
 
 
 def _data(
-    name: str, root: Path, rows: dict[str, list[_Row]], skipped: Counter[str] | None = None
+    name: str, root: Path, rows: dict[str, list[_Row]], notes: tuple[str, ...] = ()
 ) -> ReidData:
-    """Drops junk and sorts; notes what was skipped."""
+    """Drops junk and sorts."""
     kept = {split: [row for row in rows[split] if row.pid != JUNK] for split in SPLITS}
     junk = {split: len({_item(row) for row in rows[split] if row.pid == JUNK}) for split in SPLITS}
-    return tables.make(
-        name,
-        {split: _table(root, kept[split]) for split in SPLITS},
-        junk,
-        notes=say_skipped(skipped or Counter()),
-    )
+    found = {split: _table(root, kept[split]) for split in SPLITS}
+    return tables.make(name, found, junk, notes=notes)
 
 
 # ---------------------------------------------------------------------- Market-1501's layout
@@ -159,7 +155,7 @@ def market_layout(name: str, layout: Layout, root: Path, draw: str = "") -> Reid
         ]
         for split, folder in FOLDERS.items()
     }
-    return _data(name, home, rows, skipped)
+    return _data(name, home, rows, say_skipped(skipped))
 
 
 def _images(name: str, home: Path, folder: str, skipped: Counter[str]) -> list[str]:
@@ -223,7 +219,7 @@ def class_folders(name: str, root: Path) -> ReidData:
                 path = f"{folder}/{entry.name}/{image}"
                 split = "train" if folder == "train" else ("query", "gallery")[place % 2]
                 rows[split].append(_Row(path, pid, 2 if split == "gallery" else 1, None, None))
-    return _data(name, home, rows, skipped)
+    return _data(name, home, rows, say_skipped(skipped))
 
 
 # ---------------------------------------------------------------------- a CSV file
