@@ -157,12 +157,12 @@ class OSNet(nn.Module):
         maps["conv5"] = x = nn.relu(norm(name="conv5_norm")(x))
 
         x = x.mean(axis=(1, 2), dtype=jnp.float32)
-        small = {"kernel_init": initializers.normal(0.01)}  # As published, both linear layers.
-        x = nn.Dense(self.features, **small, name="fc")(x)
+        linear = partial(nn.Dense, kernel_init=initializers.normal(0.01))  # As published.
+        x = linear(self.features, name="fc")(x)
         x = batch_norm(use_running_average=not train, name="fc_norm")(x)
         maps["features"] = x = nn.relu(x)
         if self.num_classes:
-            x = nn.Dense(self.num_classes, **small, name="classifier")(x)
+            x = linear(self.num_classes, name="classifier")(x)
         return x, maps
 
 

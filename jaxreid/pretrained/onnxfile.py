@@ -26,7 +26,7 @@ _MESSAGES: protobuf.Messages = {
     "Model": [("graph", 7, "Graph")],
 }
 # The numbers of types, as far as weights have them.
-_TYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+_TYPES: dict[int, Any] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 # The inputs that are weights, of each kind of node that has some.
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _LEAVES = {
@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     graph = protobuf.parse(describe()(), path).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for node in graph.node:
         for leaf, name in zip(_LEAVES.get(node.op_type, ()), node.input[1:]):
             if name in tensors:
@@ -65,9 +65,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def _module(place: str) -> str:
     """`/conv2/conv2.0/conv1/conv/Conv` -> `conv2.0.conv1.conv`: children of a list repeat it."""
     *parts, _ = place.strip("/").split("/")
-    own = [
-        part for part, below in zip(parts, [*parts[1:], ""]) if not below.startswith(f"{part}.")
-    ]
+    own = [part for part, below in zip(parts, [*parts[1:], ""]) if not below.startswith(f"{part}.")]
     return ".".join(own)
 
 
@@ -77,5 +75,5 @@ def _array(tensor: Any) -> np.ndarray:
     if tensor.data_type not in _TYPES:
         raise ValueError(f"{tensor.name[:80]} is of type {tensor.data_type}; expected floats")
     data = tensor.raw_data or b"".join(tensor.float_data)
-    kind = _TYPES[tensor.data_type] if tensor.raw_data else np.dtype("<f4")
+    kind: Any = _TYPES[tensor.data_type] if tensor.raw_data else np.dtype("<f4")
     return protobuf.shaped(np.frombuffer(data, kind), tuple(tensor.dims), "a tensor")

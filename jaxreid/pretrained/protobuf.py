@@ -57,9 +57,7 @@ def parse(message: Any, path: Path) -> Any:
     return message
 
 
-def shaped(
-    numbers: np.ndarray[Any, Any], shape: tuple[int, ...], what: str
-) -> np.ndarray[Any, Any]:
+def shaped(numbers: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
     """The numbers in a shape that a file gives, which is checked before anything is done with it.
 
     Raises:
@@ -67,5 +65,7 @@ def shaped(
     """
     bad = len(shape) > _MOST_AXES or min(shape, default=0) < 0
     if bad or math.prod(shape) != numbers.size:
-        raise ValueError(f"{what} of {numbers.size} numbers has another shape: {shape[:_MOST_AXES]}")
+        raise ValueError(
+            f"{what} of {numbers.size} numbers has another shape: {shape[:_MOST_AXES]}"
+        )
     return numbers.reshape(shape)

@@ -194,7 +194,6 @@ VGG_CAFFE: Rules = [(r"conv\d_\d|fc[67]", r"\g<0>"), (r"fc8", "classifier")]
 CAFFENET: Rules = [(r"conv\d|fc[67]", r"\g<0>"), (r"fc8", "classifier")]
 
 
-
 def _stream(match: re.Match[str]) -> str:
     """A layer of a light convolution. OSNet's streams are a to d, OSNet-AIN's are counted from 0.
 

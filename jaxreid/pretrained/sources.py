@@ -48,8 +48,9 @@ def read(source: str | Path) -> Raw:
 
     Args:
         source: a file of PyTorch (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`), safetensors, Caffe
-            (`.caffemodel`) or ONNX (`.onnx`, exported from PyTorch); `hf://owner/name` or `hf://owner/name/file` of the Hugging Face Hub; or
-            the folder of one of our runs, of which the newest checkpoint is read.
+            (`.caffemodel`) or ONNX (`.onnx`, exported from PyTorch); `hf://owner/name` or
+            `hf://owner/name/file` of the Hugging Face Hub; or the folder of one of our runs, of
+            which the newest checkpoint is read.
 
     Raises:
         UserError: the file is not there, is damaged, is of another kind, or asks for something

@@ -121,6 +121,18 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     return Weights(raw.source, arch, leaves, chosen.whole, tuple(dropped))
 
 
+def known(raw: Raw, arch: str) -> int:
+    """How many of a file's arrays an architecture has by their names, whatever their shapes.
+
+    Raises:
+        UserError: there is no such architecture.
+    """
+    chosen = rules.architecture(arch)
+    table = chosen.torch if raw.family == "torch" else chosen.caffe
+    arrays, _ = _without_prefixes(raw.arrays, table)
+    return sum(rules.rename(name.rpartition(".")[0], table) is not None for name in arrays)
+
+
 def _whole_network(raw: Raw, arch: str) -> str:
     """The architecture around a backbone that a file holds more than the backbone of, or `arch`."""
     for name, whole in rules.ARCHITECTURES.items():
