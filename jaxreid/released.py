@@ -6,6 +6,7 @@ known networks belongs to: another one is one more entry, besides its rules in `
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,8 @@ class Release(NamedTuple):
 
     Attributes:
         model: the method that runs it; its `arch` is the network's own name.
-        parameters: how many the network has without its classifier. Files with about as many are
-            laid beside it first.
+        parameters: how many the network has without its classifier: a file is laid beside the
+            networks of about as many as it has.
         image_size: (height, width) that it was trained with.
     """
 
@@ -84,25 +85,26 @@ def _recognised(raw: Raw) -> tuple[str, Variables]:
     if raw.arch is not None and raw.arch in RELEASES:
         return raw.arch, _filled(raw, raw.arch)
     size = sum(array.size for name, array in raw.arrays.items() if not _UNCOUNTED.match(name))
-    known = {
-        name: pretrained.known(raw, name)
-        for name in sorted(RELEASES, key=lambda name: abs(RELEASES[name].parameters - size))
-    }
-    reasons: dict[str, str] = {}
-    for name, count in known.items():
-        if 2 * count > len(raw.arrays):  # The others are not worth the seconds of tracing them.
-            try:
-                return name, _filled(raw, name)
-            except UserError as error:
-                reasons[name] = str(error)
-    best = max(known, key=lambda name: known[name])
-    if best in reasons:
-        raise UserError(reasons[best])
-    some = ", ".join(ascii(name)[1:-1][:80] for name in list(raw.arrays)[:3])
-    raise UserError(
-        f"{raw.source}: of no network that is known here: {len(raw.arrays)} arrays ({some}, ...),"
-        f" of which the nearest, {best}, has {known[best]}; expected {', '.join(RELEASES)}"
+    nearest_first = sorted(RELEASES, key=lambda name: abs(RELEASES[name].parameters - size))
+    known = {name: pretrained.known(raw, name) for name in nearest_first}
+    best = max(known, key=lambda name: known[name])  # The first of several.
+    reason = (
+        f"of no network that is known here: {len(raw.arrays)} arrays"
+        f" ({', '.join(ascii(name)[1:-1][:80] for name in list(raw.arrays)[:3])}, ...), of which"
+        f" the nearest, {best}, has {known[best]}; expected {', '.join(RELEASES)}"
     )
+    if 2 * known[best] <= len(raw.arrays):
+        raise UserError(f"{raw.source}: {reason}")
+    try:
+        return best, _filled(raw, best)
+    except UserError as error:
+        reason = str(error)
+    # Others of the same size: a network is traced for each, which takes a second.
+    for name in nearest_first:
+        if name != best and abs(RELEASES[name].parameters - size) < 0.02 * size:
+            with suppress(UserError):
+                return name, _filled(raw, name)
+    raise UserError(reason)
 
 
 def _filled(raw: Raw, name: str) -> Variables:

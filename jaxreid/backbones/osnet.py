@@ -14,10 +14,15 @@ The names of the maps are those of the paper's Table 1. The last layer there, of
 BatchNorm and ReLU, belongs to the network: what it says of an image are its features.
 """
 
+import functools
+import itertools
+import operator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 from jaxtyping import Array, Float, Num
@@ -34,27 +39,44 @@ _AIN = ((True, True), (False, True), (True, False))
 instance_norm = partial(nn.InstanceNorm, epsilon=1e-5, use_fast_variance=False)
 
 
+@jax.custom_vjp
 def depthwise(
-    inputs: Float[Array, "b h w c"],
-    kernel: Float[Array, "3 3 1 c"],
-    window_strides: tuple[int, ...],
-    padding: Any,
-    **options: Any,
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"]
 ) -> Float[Array, "b h w c"]:
-    """A 3x3 convolution of each channel by itself, as a sum of nine products, in float32.
+    """A 3x3 convolution of each channel by itself, padded by zeros, as a sum of nine products.
 
-    In the place of `lax.conv_general_dilated`, where nothing is differentiated: on the CPU, OSNet
-    x0.25 is then seven times as fast.
+    `lax.conv_general_dilated` in groups is slow on the CPU: with this in its place, and with a
+    gradient of the same form, a step of OSNet x0.25 takes a quarter of the time there, and its
+    features a seventh.
     """
-    del window_strides, padding, options  # 1, 1, and as many groups as channels.
-    height, width = inputs.shape[1:3]
-    x = jnp.pad(inputs.astype(jnp.float32), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    total = jnp.zeros(inputs.shape)
-    for i in range(3):
-        for j in range(3):
-            weights = jnp.broadcast_to(kernel[i, j, 0], inputs.shape)
-            total += x[:, i : i + height, j : j + width] * weights
-    return total.astype(inputs.dtype)
+    products = (part * kernel[i, j][None, None] for (i, j), part in _shifted(x))
+    return functools.reduce(operator.add, products)
+
+
+def _shifted(x: Float[Array, "b h w c"]) -> Iterator[tuple[tuple[int, int], Array]]:
+    """What each of the nine weights of a kernel sees."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in itertools.product(range(3), range(3)):
+        yield (i, j), padded[:, i : i + height, j : j + width]
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise(x, kernel), (x, kernel)
+
+
+def _backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    of_kernel = [jnp.sum(part * gradient, axis=(0, 1, 2)) for _, part in _shifted(x)]
+    return depthwise(gradient, kernel[::-1, ::-1]), jnp.stack(of_kernel).reshape(kernel.shape)
+
+
+depthwise.defvjp(_forward, _backward)
+
+
+def _convolve(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """`depthwise` in the place of `lax.conv_general_dilated`, in float32."""
+    return depthwise(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
 
 
 class OSNet(nn.Module):
@@ -110,7 +132,7 @@ class OSNet(nn.Module):
                 use_bias=False,
                 dtype=self.dtype,
                 kernel_init=layers.kaiming_normal,
-                conv_general_dilated=layers.convolve if train else depthwise,
+                conv_general_dilated=_convolve,
                 name=f"{name}_conv2",
             )(x)
             return nn.relu(norm(name=f"{name}_norm")(x))

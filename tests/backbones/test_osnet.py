@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +46,10 @@ def test_the_networks_have_their_numbers_of_parameters(width, norm, parameters, 
 
 def test_instances_are_normalised_where_the_papers_have_it():
     def instances(norm):
-        params = trace(OSNet(SMALL, norm=norm), 32, 32)[0]["params"]
-        batch = trace(OSNet(SMALL, norm=norm), 32, 32)[0]["batch_stats"]
+        network, image = OSNet(SMALL, norm=norm), jnp.zeros((1, 32, 32, 3))
+        start = functools.partial(network.init, train=False)
+        variables = jax.eval_shape(start, jax.random.key(0), image)
+        params, batch = variables["params"], variables["batch_stats"]
         return {name for name in params if "scale" in params[name] and name not in batch}
 
     assert instances("batch") == set()
@@ -61,21 +65,24 @@ def small():
     return network, drawn(network, 64, 32), images
 
 
-def test_the_depthwise_convolution_is_the_nine_products(small):
+def test_the_depthwise_convolution_is_the_nine_products():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 4, 3, 5)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 1, 5)).astype(np.float32)
-    want = np.zeros(x.shape)
+    weights = rng.normal(size=x.shape).astype(np.float32)  # Of a loss that is linear.
+    want, of_x, of_kernel = (np.zeros(each.shape) for each in (x, x, kernel))
     for item, row, column, channel in np.ndindex(x.shape):
-        for i in range(3):
-            for j in range(3):
-                at, beside = row + i - 1, column + j - 1
-                if 0 <= at < 4 and 0 <= beside < 3:
-                    want[item, row, column, channel] += (
-                        float(x[item, at, beside, channel]) * kernel[i, j, 0, channel]
-                    )
-    got = depthwise(x, kernel, (1, 1), [(1, 1), (1, 1)], feature_group_count=5)
+        for i, j in np.ndindex(3, 3):
+            at = (item, row + i - 1, column + j - 1, channel)
+            if 0 <= at[1] < 4 and 0 <= at[2] < 3:
+                weight, here = float(kernel[i, j, 0, channel]), (item, row, column, channel)
+                want[here] += float(x[at]) * weight
+                of_x[at] += float(weights[here]) * weight
+                of_kernel[i, j, 0, channel] += float(weights[here]) * float(x[at])
+    got, gradient = jax.vjp(depthwise, jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(got, want, atol=1e-5)
+    for ours, theirs in zip(gradient(jnp.asarray(weights)), (of_x, of_kernel), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_gate_weighs_every_stream_by_its_own_mean(small):
