@@ -49,6 +49,7 @@ RELEASES: Mapping[str, Release] = {
     "osnet_ain_x0_5": Release(osnet.Config("osnet_ain_x0_5", test_norm=True), 630_034),
     "osnet_ain_x0_25": Release(osnet.Config("osnet_ain_x0_25", test_norm=True), 201_864),
 }
+"""The known networks, by their names in `jaxreid.pretrained`."""
 
 # Not among a network's parameters, or of as many persons as it was trained on.
 _UNCOUNTED = re.compile(r".*(classifier|running_\w+|num_batches_tracked).*")
