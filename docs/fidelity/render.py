@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.with_suffix(".md")
-PAPERS = ("duatm", "attention_driven", "jst_rnn")
+PAPERS = ("duatm", "attention_driven", "jst_rnn", "siamese_attention")
 HEAD = """\
 # Fidelity: the papers, line by line
 
