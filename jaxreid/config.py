@@ -139,6 +139,7 @@ class Optim:
 
     Attributes:
         name: the update rule. Weight decay is added to the gradient (coupled), as in PyTorch.
+            AMSGrad is Adam whose second moment never falls (Reddi et al. 2018).
             RMSProp is Graves's (2013): centred, with momentum, decay 0.95 and 1e-4 under the root.
         lr: learning rate at the start.
         momentum: of SGD and RMSProp.
@@ -154,7 +155,7 @@ class Optim:
         grad_clip: if set, elements of the gradient are kept within this distance of 0.
     """
 
-    name: Literal["sgd", "adam", "rmsprop"] = "sgd"
+    name: Literal["sgd", "adam", "amsgrad", "rmsprop"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4

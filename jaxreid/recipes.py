@@ -1,7 +1,7 @@
 """The recipes of the papers whose config files differ in little but the data set."""
 
 from jaxreid.config import Config, Data, Eval, Optim, Train
-from jaxreid.models import attention_driven, cosam, jst_rnn, siamese_attention
+from jaxreid.models import attention_driven, cosam, jst_rnn, osnet, siamese_attention
 
 
 def cosam_config(data_set: str) -> Config:
@@ -139,4 +139,31 @@ def attention_driven_config(data_set: str, image_size: tuple[int, int]) -> Confi
         optim=Optim(name="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4, decay_epochs=(40, 80)),
         train=Train(epochs=100),
         eval=Eval(ap="trapezoid"),  # section 4.1: the protocol of Market-1501's authors
+    )
+
+
+def osnet_config(data_set: str) -> Config:
+    """Section 4.1's fine-tuning from ImageNet, as the released code has it.
+
+    Args:
+        data_set: `config.data.name`.
+    """
+    return Config(
+        model=osnet.Config(),
+        data=Data(
+            name=data_set,
+            image_size=(256, 128),
+            enlarge=1.0,  # mirroring alone
+            sampling="shuffle",
+            num_ids=16,  # batches of 16 x 4 images
+            num_instances=4,
+        ),
+        optim=Optim(
+            name="amsgrad",
+            lr=1.5e-3,
+            weight_decay=5e-4,
+            frozen_epochs=10,
+            decay_epochs=(60, 120),
+        ),
+        train=Train(epochs=150),
     )

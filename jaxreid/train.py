@@ -328,13 +328,14 @@ def make_optimizer(
         scale = {
             "sgd": optax.identity(),
             "adam": optax.scale_by_adam(),
+            "amsgrad": optax.scale_by_amsgrad(),
             "rmsprop": optax.scale_by_stddev(decay=0.95, eps=1e-4),
         }[optim.name]
         return optax.chain(
             optax.identity() if optim.grad_clip is None else optax.clip(optim.grad_clip),
             optax.add_decayed_weights(optim.weight_decay, decays),
             scale,
-            optax.identity() if optim.name == "adam" else optax.trace(optim.momentum),
+            optax.identity() if optim.name in ("adam", "amsgrad") else optax.trace(optim.momentum),
         )
 
     def in_steps(epochs: int) -> int:

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from jaxreid.command import CONFIGS, find_config, load_config, parse_flags
 from jaxreid.config import Config, Data, Eval, Optim, Train, validate
 from jaxreid.errors import UserError
-from jaxreid.models import attention_driven, cosam, duatm
+from jaxreid.models import attention_driven, cosam, duatm, osnet
 from jaxreid.variants import Variant, choose
 from jaxreid.workdir import claim_workdir, of_the_protocol
 
@@ -50,6 +50,7 @@ def test_the_papers_configs_have_variants():
         "jst_rnn_ilids",
         "jst_rnn_mars",
         "jst_rnn_prid",
+        "osnet_market",
         "siamese_attention_ilids",
         "siamese_attention_mars",
         "siamese_attention_prid",
@@ -80,6 +81,18 @@ def test_the_recipe_of_duatm():
     assert (config.data.num_ids, config.data.num_instances) == (10, 4)
     assert config.optim == Optim("sgd", 0.01, 0.9, 5e-4, 0, (250,), 0.1, 100)
     assert config.train.epochs == 300
+
+
+def test_the_recipe_of_osnet():
+    config = load_config(Path("configs/osnet_market.py"))
+    assert config.model == osnet.Config("osnet_x1_0", label_smoothing=0.1, test_norm=False)
+    assert config.data.image_size == config.data.load_size == (256, 128)
+    assert (config.data.batch_size, config.data.sampling, config.data.flip) == (64, "shuffle", True)
+    optim = config.optim
+    assert (optim.name, optim.lr, optim.weight_decay) == ("amsgrad", 1.5e-3, 5e-4)
+    assert (optim.frozen_epochs, optim.decay_epochs, config.train.epochs) == (10, (60, 120), 150)
+    ain = load_config(Path("configs/osnet_market.py"), "ain_x1_0")
+    assert ain.model == osnet.Config("osnet_ain_x1_0", test_norm=True)
 
 
 def test_the_recipe_of_duatm_for_sequences():

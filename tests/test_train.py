@@ -276,6 +276,25 @@ def test_rmsprop_is_centred_clipped_and_has_momentum():
     assert float(params["head"][0]) == pytest.approx(w, rel=1e-5)
 
 
+def test_amsgrad_does_not_forget_the_largest_gradient():
+    """Reddi et al. 2018, Algorithm 2, with Adam's corrections of the start; four steps by hand."""
+    from jaxreid.config import Optim
+
+    optimizer, _ = make_optimizer(Optim(name="amsgrad", lr=0.1, weight_decay=0.01), 1)
+    params = {"head": jnp.full(1, 2.0)}
+    state, w, m, v, largest = optimizer.init(params), 2.0, 0.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, 5.0, 0.1, 0.1), 1):
+        updates, state = optimizer.update({"head": jnp.full(1, gradient)}, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        g = gradient + 0.01 * w
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g**2
+        largest = max(largest, v / (1 - 0.999**step))
+        w -= 0.1 * m / (1 - 0.9**step) / (largest**0.5 + 1e-8)
+    assert largest > v / (1 - 0.999**4)
+    assert float(params["head"][0]) == pytest.approx(w, rel=1e-5)
+
+
 def test_new_layers_and_biases_have_their_own_rates_and_biases_do_not_decay():
     """Caffe's fine-tuning: new layers ten times as fast, biases twice and without decay."""
     from jaxreid.config import Optim

@@ -1,8 +1,9 @@
-"""ImageNet networks, one file for each family."""
+"""Networks that ImageNet or persons have trained, one file for each family."""
 
 from jaxreid.backbones.caffenet import CaffeNet, caffenet
 from jaxreid.backbones.densenet import DenseNet, densenet121
 from jaxreid.backbones.googlenet import GoogLeNet, googlenet
+from jaxreid.backbones.osnet import OSNet, osnet
 from jaxreid.backbones.resnet import ResNet, resnet50, se_resnet50
 from jaxreid.backbones.vgg import VGG16, vgg16
 
@@ -11,10 +12,12 @@ __all__ = [
     "CaffeNet",
     "DenseNet",
     "GoogLeNet",
+    "OSNet",
     "ResNet",
     "caffenet",
     "densenet121",
     "googlenet",
+    "osnet",
     "resnet50",
     "se_resnet50",
     "vgg16",

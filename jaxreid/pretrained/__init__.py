@@ -9,6 +9,6 @@ trusted: nothing in it is run, and its sizes are checked before memory is taken 
 """
 
 from jaxreid.pretrained.sources import Raw, read
-from jaxreid.pretrained.weights import Report, Weights, convert, install, load, save
+from jaxreid.pretrained.weights import Report, Weights, convert, install, known, load, save
 
-__all__ = ["Raw", "Report", "Weights", "convert", "install", "load", "read", "save"]
+__all__ = ["Raw", "Report", "Weights", "convert", "install", "known", "load", "read", "save"]

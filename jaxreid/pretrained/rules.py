@@ -31,6 +31,8 @@ class Architecture(NamedTuple):
         heads: layers that another network may lack or have in another size.
         whole: a whole network, whose weights do not go below `backbone`.
         around: the backbone of a whole network: files are recognised where that is asked for.
+        folded: of a convolution with a bias, by its published name, the BatchNorm that was folded
+            into it, if the file lacks that: exporters do so.
     """
 
     torch: Rules = ()
@@ -42,10 +44,11 @@ class Architecture(NamedTuple):
     heads: str = "classifier"
     whole: bool = False
     around: str | None = None
+    folded: Rules = ()
 
 
 # The layers that are linear here. Some files hold them as convolutions.
-LINEAR = r"(.*/)?(classifier|fc[67]|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+)"
+LINEAR = r"(.*/)?(classifier|fc[67]?|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+)"
 
 DENSENET: Rules = [
     (r"features\.(conv0|norm0|norm5)", r"\1"),
@@ -190,6 +193,43 @@ VGG_TORCH: Rules = [
 VGG_CAFFE: Rules = [(r"conv\d_\d|fc[67]", r"\g<0>"), (r"fc8", "classifier")]
 CAFFENET: Rules = [(r"conv\d|fc[67]", r"\g<0>"), (r"fc8", "classifier")]
 
+
+def _stream(match: re.Match[str]) -> str:
+    """A layer of a light convolution. OSNet's streams are a to d, OSNet-AIN's are counted from 0.
+
+    The stream of one light convolution has no number behind it in OSNet.
+    """
+    stage, block, letter, number, place, layer = match.groups()
+    depth = "abcd".index(letter) + 1 if letter else int(number) + 1
+    return f"{stage}_{block}_stream{depth}_{place or 0}_{'norm' if layer == 'bn' else layer}"
+
+
+# torchreid's.
+OSNET: Rules = [
+    (r"(conv[15])\.conv", r"\1"),
+    (r"(conv[15])\.bn", r"\1_norm"),
+    (r"(conv[2-4])\.(\d)\.(conv[13]|downsample)\.conv", r"\1_\2_\3"),
+    (r"(conv[2-4])\.(\d)\.(conv[13]|downsample)\.bn", r"\1_\2_\3_norm"),
+    (
+        r"(conv[2-4])\.(\d)\.conv2(?:([a-d])|\.(\d)\.layers)(?:\.(\d))?\.(conv[12]|bn)",
+        _stream,
+    ),
+    (r"(conv[2-4])\.(\d)\.gate\.(fc[12])", r"\1_\2_gate_\3"),
+    # OSNet-IBN normalises behind the sum, OSNet-AIN in the place of the last BatchNorm.
+    (r"(conv[2-4])\.(\d)\.IN", r"\1_\2_in"),
+    (r"(?:conv|pool)([23])\.(?:\d\.)?0\.conv", r"pool\1"),
+    (r"(?:conv|pool)([23])\.(?:\d\.)?0\.bn", r"pool\1_norm"),
+    (r"fc\.0", "fc"),
+    (r"fc\.1", "fc_norm"),
+    (r"classifier", "classifier"),
+]
+
+OSNET_FOLDED: Rules = [(r"(.*)\.conv2?", r"\1.bn")]
+OSNETS = (
+    *("osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", "osnet_ibn_x1_0"),
+    *("osnet_ain_x1_0", "osnet_ain_x0_75", "osnet_ain_x0_5", "osnet_ain_x0_25"),
+)
+
 AUXILIARY = {"aux1_fc": (128, 4, 4), "aux2_fc": (128, 4, 4)}
 
 ARCHITECTURES = {
@@ -198,6 +238,7 @@ ARCHITECTURES = {
     "se_resnet50": Architecture(torch=SE_RESNET),
     "cosam_resnet50": Architecture(torch=COSAM_RESNET, whole=True, around="resnet50"),
     "cosam_se_resnet50": Architecture(torch=COSAM_SE_RESNET, whole=True, around="se_resnet50"),
+    **{name: Architecture(torch=OSNET, folded=OSNET_FOLDED) for name in OSNETS},
     "googlenet": Architecture(caffe=GOOGLENET, unrolled=AUXILIARY, heads=r"classifier|aux\d_\w+"),
     "googlenet_bn": Architecture(
         torch=GOOGLENET_BN,

@@ -12,14 +12,14 @@ import safetensors
 from jaxreid.errors import UserError
 from jaxreid.logs import quiet
 from jaxreid.paths import local_path
-from jaxreid.pretrained import caffemodel, torchfile
+from jaxreid.pretrained import caffemodel, onnxfile, torchfile
 
 HUB = "hf://"
 HUB_FILE = "model.safetensors"
 FORMAT = "jaxreid weights 1"
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".caffemodel")
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".caffemodel", ".onnx")
 
 
 class Raw(NamedTuple):
@@ -47,9 +47,10 @@ def read(source: str | Path) -> Raw:
     """Reads weights.
 
     Args:
-        source: a file of PyTorch (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`), safetensors or Caffe
-            (`.caffemodel`); `hf://owner/name` or `hf://owner/name/file` of the Hugging Face Hub; or
-            the folder of one of our runs, of which the newest checkpoint is read.
+        source: a file of PyTorch (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`), safetensors, Caffe
+            (`.caffemodel`) or ONNX (`.onnx`, exported from PyTorch); `hf://owner/name` or
+            `hf://owner/name/file` of the Hugging Face Hub; or the folder of one of our runs, of
+            which the newest checkpoint is read.
 
     Raises:
         UserError: the file is not there, is damaged, is of another kind, or asks for something
@@ -85,6 +86,8 @@ def _read_file(source: str, path: Path) -> Raw:
         return Raw(source, "ours", flatten(load_variables(path)), whole=True)
     if path.suffix.lower() == ".caffemodel":
         return Raw(source, "caffe", _widen(caffemodel.read(path)))
+    if path.suffix.lower() == ".onnx":
+        return Raw(source, "torch", _widen(onnxfile.read(path)))
     if path.suffix.lower() in TORCH_SUFFIXES:
         return Raw(
             source, "torch", _widen(torchfile.read(path)), preprocessing=_preprocessing(path)

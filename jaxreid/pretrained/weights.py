@@ -94,6 +94,7 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     if not table:
         raise UserError(f"{raw.source}: there are no weights of {arch} in such files")
     arrays, beside = _without_prefixes(raw.arrays, table)
+    arrays = _unfolded(arrays, chosen)
     leaves, dropped, unknown = {}, list(beside), []
     for name, array in arrays.items():
         layer, _, leaf = name.rpartition(".")
@@ -118,6 +119,18 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
     mean, std = _preprocessing(raw, chosen)
     leaves |= {f"{below}mean": mean, f"{below}std": std}
     return Weights(raw.source, arch, leaves, chosen.whole, tuple(dropped))
+
+
+def known(raw: Raw, arch: str) -> int:
+    """How many of a file's arrays an architecture has by their names, whatever their shapes.
+
+    Raises:
+        UserError: there is no such architecture.
+    """
+    chosen = rules.architecture(arch)
+    table = chosen.torch if raw.family == "torch" else chosen.caffe
+    arrays, _ = _without_prefixes(raw.arrays, table)
+    return sum(rules.rename(name.rpartition(".")[0], table) is not None for name in arrays)
 
 
 def _whole_network(raw: Raw, arch: str) -> str:
@@ -152,6 +165,21 @@ def _without_prefixes(
                 beside += tuple(name for name in arrays if not name.startswith(prefix))
                 arrays = {name.removeprefix(prefix): arrays[name] for name in names}
     return arrays, beside
+
+
+def _unfolded(arrays: dict[str, np.ndarray], arch: Architecture) -> dict[str, np.ndarray]:
+    """The BatchNorms again that were folded into convolutions: each adds its convolution's bias."""
+    found = {}
+    for name, array in arrays.items():
+        layer, _, leaf = name.rpartition(".")
+        norm = rules.rename(layer, arch.folded) if leaf == "bias" else None
+        if norm is None or f"{norm}.running_mean" in arrays:
+            found[name] = array
+        else:
+            one = np.ones(array.shape, np.float32)
+            found |= {f"{norm}.weight": one, f"{norm}.bias": array, f"{norm}.running_mean": 0 * one}
+            found[f"{norm}.running_var"] = one - np.float32(1e-5)  # BatchNorm adds that.
+    return found
 
 
 def _convert_leaf(

@@ -1,6 +1,7 @@
 """Ranks your own photographs, or tracklets, by how much they look like a query.
 
     python -m jaxreid.search --workdir=runs/duatm --query=photo.jpg --gallery=folder/
+    python -m jaxreid.search --weights=osnet_x1_0.pth --query=photo.jpg --gallery=folder/
 
 Each picture shows one person, cut out as in the data set that the run was trained on. Photographs
 are files, folders, patterns ('photos/**/*.jpg') or CSV files with a column `path`, whose other
@@ -64,16 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metavar": "PATH",
         "type": local_path,
     }
-    parser.add_argument(
-        "--workdir", required=True, type=local_path, help="folder of the run that trained it"
-    )
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--workdir", type=local_path, help="folder of the run that trained it")
+    network.add_argument("--weights", help="or the file of a network that others have trained")
+    parser.add_argument("--arch", help="which network --weights is (its names and shapes say it)")
     parser.add_argument("--query", required=True, **several, help="whom to search for")
     parser.add_argument("--gallery", required=True, **several, help="where to search")
     parser.add_argument("--top", type=int, default=20, help="how many to list (20)")
     parser.add_argument(
         "--index", type=local_path, help="file of the gallery's features (.npz; one below --out)"
     )
-    parser.add_argument("--out", type=local_path, help="folder for the results (WORKDIR/search)")
+    parser.add_argument(
+        "--out", type=local_path, help="folder for the results (WORKDIR/search, or search)"
+    )
     parser.add_argument("--step", type=int, help="of the checkpoint (the newest)")
     parser.add_argument("--batch_size", type=int, help="pictures or clips at a time (the run's)")
     args = parser.parse_args(argv)
@@ -91,12 +95,12 @@ def search(args: argparse.Namespace) -> None:
     for name in ("top", "batch_size"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name}={value}: expected 1 or more")
-    extractor = Extractor(args.workdir, step=args.step, batch_size=args.batch_size)
+    extractor = _extractor(args)
     for note in extractor.notes:
         print(f"note: {note}", flush=True)
     queries = _find("query", args.query, extractor)
     items = _find("gallery", args.gallery, extractor)
-    out = Path(args.out) if args.out else Path(args.workdir) / "search"
+    out = Path(args.out) if args.out else Path(args.workdir or "") / "search"
     index = Path(args.index) if args.index else _own_index(out, args.gallery, extractor)
     kind = "tracklets" if extractor.tracklets else "photographs"
 
@@ -117,7 +121,7 @@ def search(args: argparse.Namespace) -> None:
     )
     found = _rank(extractor, queries, features, gallery.items, gallery.features, args.top)
     facts = {
-        "Run": str(args.workdir),
+        **({"Run": args.workdir} if args.workdir else {"Weights": args.weights}),
         "Searched for": ", ".join(args.query),
         "Searched in": f"{', '.join(args.gallery)}: {len(gallery.items):,} {kind}",
         "Distance": "the network's own: smaller is more alike; it says nothing of how sure it is",
@@ -129,6 +133,20 @@ def search(args: argparse.Namespace) -> None:
     if (more := len(found) - results.TABLES) > 0:
         print(f"and {more:,} more queries, in ranked.csv")
     print("written: " + ", ".join(map(str, written)))
+
+
+def _extractor(args: argparse.Namespace) -> Extractor:
+    """The network that the flags name."""
+    if args.weights is None:
+        if args.arch is not None:
+            raise UserError(f"--arch={args.arch}: of --weights alone; a run knows its network")
+        return Extractor(args.workdir, step=args.step, batch_size=args.batch_size)
+    if args.step is not None:
+        raise UserError(f"--step={args.step}: of --workdir alone; weights have no steps")
+    extractor = Extractor.from_weights(args.weights, args.arch, batch_size=args.batch_size)
+    height, width = extractor.config.data.image_size
+    print(f"weights: {args.weights}: {extractor.config.model.arch}, {height} x {width}", flush=True)
+    return extractor
 
 
 def _find(side: str, places: Sequence[str], extractor: Extractor) -> list[Item]:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from jaxreid import sharding, trained
+from jaxreid import released, sharding, trained
 from jaxreid.data import clips
 from jaxreid.data.decode import decode, resize
 from jaxreid.errors import UserError
@@ -52,7 +52,7 @@ class Clip(NamedTuple):
 
 
 class Extractor:
-    """A run's network, ready for pictures of one's own.
+    """A run's network, or one that others have trained, ready for pictures of one's own.
 
     Attributes:
         config: of the run.
@@ -80,7 +80,34 @@ class Extractor:
         Raises:
             UserError: there is no such checkpoint, or it does not fit the run's config.
         """
-        self.config, self._model, variables, one = trained.load(workdir, step)
+        self._start(trained.load(workdir, step), batch_size, mesh)
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | Path,
+        arch: str | None = None,
+        *,
+        batch_size: int | None = None,
+        mesh: Mesh | None = None,
+    ) -> "Extractor":
+        """Loads a network that others have trained, without a run's folder.
+
+        Args:
+            source: its file; see `jaxreid.pretrained.read`.
+            arch: one of `jaxreid.released.RELEASES`; by default the file's names and shapes say it.
+            batch_size: photographs at a time; by default 64.
+            mesh: see `Extractor`.
+
+        Raises:
+            UserError: the file cannot be read, or is of no network that is known here.
+        """
+        extractor = cls.__new__(cls)
+        extractor._start(released.load(source, arch), batch_size, mesh)
+        return extractor
+
+    def _start(self, network: trained.Trained, batch_size: int | None, mesh: Mesh | None) -> None:
+        self.config, self._model, variables, one = network
         self.shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), one)
         self._mesh = mesh or sharding.make_mesh()
         # Once, and not with every batch.

@@ -31,13 +31,15 @@ def draw(module, seed):
             layer.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
             if layer.bias is not None:
                 uniform(layer.bias, -0.5, 0.5)
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d):
             # At the end of a residual branch less, as after training: where branches outweigh
             # what they are added to, PyTorch itself is off by 1e-4 against 64 bits.
-            uniform(layer.weight, *((0.2, 0.5) if name.endswith("bn3") else (0.5, 1.0)))
+            last = name.endswith(("bn3", "conv3.bn", "IN"))
+            uniform(layer.weight, *((0.2, 0.5) if last else (0.5, 1.0)))
             uniform(layer.bias, -0.3, 0.3)
-            uniform(layer.running_mean, -0.3, 0.3)
-            uniform(layer.running_var, 0.5, 2.0)
+            if layer.track_running_stats:
+                uniform(layer.running_mean, -0.3, 0.3)
+                uniform(layer.running_var, 0.5, 2.0)
     return module
 
 

@@ -1,4 +1,4 @@
-"""Writes small weight files byte by byte, as PyTorch and Caffe do."""
+"""Writes small weight files byte by byte, as PyTorch, Caffe and exporters to ONNX do."""
 
 import pickle
 import struct
@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from jaxreid.pretrained import caffemodel
+from jaxreid.pretrained import caffemodel, onnxfile
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {"f4": "FloatStorage", "f2": "HalfStorage", "i8": "LongStorage"}
@@ -101,4 +101,18 @@ def write_caffe(path, layers, v1=False):
             else:
                 message.shape.dim.extend(blob.shape)
     path.write_bytes(net.SerializeToString())
+    return path
+
+
+def write_onnx(path, nodes):
+    """Nodes as (name, kind, the arrays of its inputs behind the first, by their names)."""
+    model = onnxfile.describe()()
+    for place, kind, arrays in nodes:
+        model.graph.node.add(name=place, op_type=kind, input=["x", *arrays])
+        for name, array in arrays.items():
+            number = {"f4": 1, "f2": 10, "i8": 7}[array.dtype.str[1:]]
+            model.graph.initializer.add(
+                name=name, data_type=number, dims=array.shape, raw_data=array.tobytes()
+            )
+    path.write_bytes(model.SerializeToString())
     return path

@@ -11,6 +11,7 @@ from PIL import Image
 from jaxreid.data.sources import open_source
 from jaxreid.search import Item, results
 from jaxreid.search.__main__ import main
+from tests.pretrained import osnet_files, writers
 from tests.search.test_items import write_video
 
 
@@ -21,7 +22,8 @@ def search(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "set by the tests")
 
     def run(workdir, *flags):
-        code = main([f"--workdir={workdir}", *map(str, flags)])
+        network = [] if workdir is None else [f"--workdir={workdir}"]
+        code = main([*network, *map(str, flags)])
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -191,6 +193,34 @@ def test_tracklets_as_folders_and_videos(search, clip_run, tmp_path):
     distances = [float(row["distance"]) for row in found]
     best = found[int(np.argmin(distances[:3]))]
     assert best["path"] == "walks/deeper/second"
+
+
+def test_a_network_that_others_trained(search, photos, tmp_path):
+    weights = writers.write_zip(tmp_path / "osnet.pth", osnet_files.arrays())
+    flags = f"--weights={weights}", "--query=photos/door 1", "--gallery=photos", "--top=2"
+    code, said, errors = search(None, *flags, "--batch_size=8")
+    assert (code, errors) == (0, "")
+    assert said.startswith(f"weights: {weights}: osnet_x0_25, 256 x 128\n")
+    assert f"{photos.size} computed" in said
+    found = table("search/ranked.csv")
+    assert len(found) == 2 * len(list((tmp_path / "photos" / "door 1").iterdir()))
+    assert str(weights) in (tmp_path / "search" / "ranked.html").read_text()
+    # The index is of this network, and --arch is another way to say which it is.
+    code, said, _ = search(None, *flags, "--batch_size=8", "--arch=osnet_x0_25")
+    assert code == 0
+    assert f"{photos.size} from the index, 0 computed" in said
+    cases = [
+        (("--weights=none.pth",), "none.pth: No such file"),
+        ((f"--weights={weights}", "--arch=osnet"), "arch=osnet: expected osnet_x1_0, "),
+        ((f"--weights={weights}", "--arch=osnet_x1_0"), "do not fit the model"),
+        ((f"--weights={weights}", "--step=3"), "--step=3: of --workdir alone"),
+        (("--workdir=x", "--arch=osnet_x1_0"), "--arch=osnet_x1_0: of --weights alone"),
+    ]
+    for network, message in cases:
+        code, _, errors = search(None, *network, "--query=photos", "--gallery=photos")
+        assert code == 2
+        assert message in errors
+        assert errors.count("\n") == 1
 
 
 def test_bad_input_is_one_line(search, photo_run, photos, tmp_path):

@@ -1,0 +1,125 @@
+"""Networks that others have trained, ready to run from their file alone: no run's folder.
+
+A file is recognised by the names and shapes of its arrays. `RELEASES` says which method each of the
+known networks belongs to: another one is one more entry, besides its rules in `jaxreid.pretrained`.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxreid import pretrained
+from jaxreid.config import Config, Data, ModelConfig
+from jaxreid.errors import UserError, nearest
+from jaxreid.models import osnet
+from jaxreid.pretrained import Raw
+from jaxreid.trained import Trained
+from jaxreid.types import Variables
+
+
+class Release(NamedTuple):
+    """A network of which weights are published.
+
+    Attributes:
+        model: the method that runs it; its `arch` is the network's own name.
+        parameters: how many the network has without its classifier: a file is laid beside the
+            networks of about as many as it has.
+        image_size: (height, width) that it was trained with.
+    """
+
+    model: ModelConfig
+    parameters: int
+    image_size: tuple[int, int] = (256, 128)
+
+
+RELEASES: Mapping[str, Release] = {
+    "osnet_x1_0": Release(osnet.Config("osnet_x1_0"), 2_169_508),
+    "osnet_x0_75": Release(osnet.Config("osnet_x0_75"), 1_285_754),
+    "osnet_x0_5": Release(osnet.Config("osnet_x0_5"), 630_034),
+    "osnet_x0_25": Release(osnet.Config("osnet_x0_25"), 201_864),
+    "osnet_ibn_x1_0": Release(osnet.Config("osnet_ibn_x1_0"), 2_170_532),
+    # Scored by their authors with the cosine distance.
+    "osnet_ain_x1_0": Release(osnet.Config("osnet_ain_x1_0", test_norm=True), 2_169_508),
+    "osnet_ain_x0_75": Release(osnet.Config("osnet_ain_x0_75", test_norm=True), 1_285_754),
+    "osnet_ain_x0_5": Release(osnet.Config("osnet_ain_x0_5", test_norm=True), 630_034),
+    "osnet_ain_x0_25": Release(osnet.Config("osnet_ain_x0_25", test_norm=True), 201_864),
+}
+"""The known networks, by their names in `jaxreid.pretrained`."""
+
+# Not among a network's parameters, or of as many persons as it was trained on.
+_UNCOUNTED = re.compile(r".*(classifier|running_\w+|num_batches_tracked).*")
+
+
+def load(source: str | Path, arch: str | None = None) -> Trained:
+    """The network of a file.
+
+    Args:
+        source: of the weights; see `jaxreid.pretrained.read`.
+        arch: one of `RELEASES`; None finds out.
+
+    Raises:
+        UserError: the file cannot be read, or is of none of these networks.
+    """
+    if arch is not None and arch not in RELEASES:
+        raise UserError(f"arch={arch}: expected {', '.join(RELEASES)}{nearest(arch, RELEASES)}")
+    raw = pretrained.read(source)
+    if raw.family == "ours" and raw.whole:
+        raise UserError(f"{source}: a whole network of ours; expected its run's folder (--workdir)")
+    name, variables = _recognised(raw) if arch is None else (arch, _filled(raw, arch))
+    release = RELEASES[name]
+    config = Config(release.model, Data(image_size=release.image_size))
+    model, batch = config.model.make(1), _example(release)
+    return Trained(config, model, variables, jax.eval_shape(model.features, variables, batch))
+
+
+def _recognised(raw: Raw) -> tuple[str, Variables]:
+    """The network that a file is of, and its variables.
+
+    Raises:
+        UserError: it is of none; says of which it has the most layers, and what is otherwise there.
+    """
+    if raw.arch is not None and raw.arch in RELEASES:
+        return raw.arch, _filled(raw, raw.arch)
+    size = sum(array.size for name, array in raw.arrays.items() if not _UNCOUNTED.match(name))
+    nearest_first = sorted(RELEASES, key=lambda name: abs(RELEASES[name].parameters - size))
+    known = {name: pretrained.known(raw, name) for name in nearest_first}
+    best = max(known, key=lambda name: known[name])  # The first of several.
+    reason = (
+        f"of no network that is known here: {len(raw.arrays)} arrays"
+        f" ({', '.join(ascii(name)[1:-1][:80] for name in list(raw.arrays)[:3])}, ...), of which"
+        f" the nearest, {best}, has {known[best]}; expected {', '.join(RELEASES)}"
+    )
+    if 2 * known[best] <= len(raw.arrays):
+        raise UserError(f"{raw.source}: {reason}")
+    try:
+        return best, _filled(raw, best)
+    except UserError as error:
+        reason = str(error)
+    # Others of the same size: a network is traced for each, which takes a second.
+    for name in nearest_first:
+        if name != best and abs(RELEASES[name].parameters - size) < 0.02 * size:
+            with suppress(UserError):
+                return name, _filled(raw, name)
+    raise UserError(reason)
+
+
+def _filled(raw: Raw, name: str) -> Variables:
+    """The method's variables with a file's weights; zeros for the classifier, which nobody asks."""
+    release = RELEASES[name]
+    shapes = jax.eval_shape(release.model.make(1).init, jax.random.key(0), _example(release))
+    variables, _ = pretrained.install(shapes, pretrained.convert(raw, name))
+    return jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
+        variables,
+    )
+
+
+def _example(release: Release) -> Any:
+    from jaxreid.train import example_batch  # takes a while to import
+
+    return example_batch(Config(release.model, Data(image_size=release.image_size)), None)
