@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreid.models import attention_driven, cosam, duatm, jst_rnn, siamese_attention
+from jaxreid.models import attention_driven, bot, cosam, duatm, jst_rnn, siamese_attention
 from jaxreid.types import Batch
 from tests.ops.test_boxes import standing
 
@@ -37,6 +37,7 @@ _TINY_SIAMESE = {
     "dropout": 0.2,
 }
 _TINY_ATTENTION_DRIVEN = {"size": (64, 32), "backbone_units": 1, "backbone_width": 8}
+_TINY_BOT = {"backbone_layers": (1, 1, 1, 1), "backbone_width": 4}
 MODELS = {
     "duatm": duatm.Config(**_TINY),
     "duatm-intra": duatm.Config(**_TINY, matching="intra"),
@@ -50,8 +51,17 @@ MODELS = {
     "jst-rnn-diff": jst_rnn.Config(**_TINY_JST_RNN, feature="none", metric="diff", dropout=0.0),
     "siamese-attention": siamese_attention.Config(**_TINY_SIAMESE),
     "attention-driven": attention_driven.Config(**_TINY_ATTENTION_DRIVEN),
+    "bot": bot.Config(**_TINY_BOT),
+    "agw": bot.Config(
+        backbone_layers=(1, 1, 1, 1),
+        backbone_width=8,
+        backbone="resnet50_ibn_a",
+        pooling="gem",
+        non_local=(0, 1, 1, 0),
+        triplet="weighted",
+    ),
 }
-IMAGES = ("duatm", "attention-driven")
+IMAGES = ("duatm", "attention-driven", "bot", "agw")
 CLIPS = {name for name in MODELS if not name.startswith(IMAGES)} | {"duatm-gru"}
 # CaffeNet's maps are to have two rows and columns: a sweep of one place never uses its state.
 SIZES = {name: (72, 72) for name in MODELS if name.startswith("jst-rnn")}
