@@ -41,6 +41,8 @@ def test_the_papers_configs_have_variants():
         "attention_driven_cuhk03",
         "attention_driven_duke",
         "attention_driven_market",
+        "bot_duke",
+        "bot_market",
         "cosam_duke_video",
         "cosam_ilids",
         "cosam_mars",

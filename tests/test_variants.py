@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_there_is_a_file_for_each_paper():
-    assert PAPERS == ["attention_driven", "cosam", "duatm", "jst_rnn", "siamese_attention"]
+    assert PAPERS == ["attention_driven", "bot", "cosam", "duatm", "jst_rnn", "siamese_attention"]
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -153,15 +153,19 @@ class NonLocal(nn.Module):
             layers.Linear(self.width, self.dtype, name=name)(places)
             for name in ("g", "theta", "phi")
         )
-        y = layers.Linear(x.shape[-1], self.dtype, name="out")(ops.non_local(queries, keys, values))
+        # Its bias, which the normalisation takes away again, starts at zero: places differ by
+        # little, which would be rounded beside it.
+        start = layers.uniform(self.width**-0.5)
+        out = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=start, name="out")
         norm = layers.batch_norm(
             use_running_average=not train,
-            use_fast_variance=False,  # Places differ by little of what they have in common.
+            use_fast_variance=False,
             scale_init=initializers.zeros,
             dtype=self.dtype,
             name="out_bn",
         )
-        return x + norm(y).reshape(x.shape)
+        y = norm(out(ops.non_local(queries, keys, values)))
+        return x + y.reshape(x.shape)
 
 
 class GeneralisedMean(nn.Module):
