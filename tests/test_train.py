@@ -20,6 +20,7 @@ from jaxreid.train import (
     make_model,
     make_optimizer,
     make_train_step,
+    moving_average,
     train,
 )
 from jaxreid.types import Batch, TrainState
@@ -255,6 +256,71 @@ def test_warmup_rises_to_the_full_rate():
     _, schedule = make_optimizer(Optim(lr=1.0, warmup=2), steps_per_epoch=5)
     rates = [float(schedule(step)) for step in (0, 5, 10, 20)]
     assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0])
+
+
+def test_the_rate_falls_as_half_a_cosine():
+    """Warm-up over two epochs of 5 steps; from 4 to 8 epochs the rate falls to 1 % of itself."""
+    from jaxreid.config import Optim
+
+    optim = Optim(lr=2.0, warmup=2, decay="cosine", decay_epochs=(4, 8), decay_factor=0.01)
+    _, schedule = make_optimizer(optim, steps_per_epoch=5)
+    for step in range(60):
+        share = np.clip((step - 20) / 20, 0, 1)
+        want = 2.0 * (0.01 + 0.99 * (1 + np.cos(np.pi * share)) / 2)
+        want *= np.clip(step / 10, 0.1, 1)
+        assert float(schedule(step)) == pytest.approx(want, rel=1e-5), step
+
+
+def test_the_moving_average_is_of_the_steps_alone():
+    """Of n steps, step i has the weight d^(n-i) (1-d) / (1-d^n); the start has none."""
+    rng, kept = np.random.default_rng(0), 0.9
+    steps = rng.normal(size=(8, 3))
+
+    def state(step, value, average):
+        tree = {"x": jnp.float32(value)}
+        return TrainState(
+            jnp.int32(step), tree, {"batch_stats": tree, "fixed": jnp.float32(0.1)}, {}, average
+        )
+
+    before = state(0, steps[0], None)
+    before = before._replace(average=before.variables)
+    for n in range(1, 8):
+        after = state(n, steps[n], before.average)
+        before = after._replace(average=moving_average(kept, before, after))
+        weights = [kept ** (n - i) * (1 - kept) for i in range(1, n + 1)]
+        assert sum(weights) == pytest.approx(1 - kept**n)
+        want = sum(w * x for w, x in zip(weights, steps[1:])) / sum(weights)
+        for collection in ("params", "batch_stats"):
+            np.testing.assert_allclose(before.scored[collection]["x"], want, atol=1e-6)
+        # What does not change stays to the bit.
+        assert before.scored["fixed"] == np.float32(0.1)
+
+
+@pytest.mark.slow
+def test_a_run_with_an_average_goes_on_and_scores_it(tiny, tmp_path):
+    config = tiny()
+    config.optim.average, config.data.erase, config.data.pad = 0.9, 0.5, 4
+    config.train.steps, scored = 4, []
+    whole = run(config, tmp_path / "whole")
+    assert_equal(load_variables(tmp_path / "whole"), whole.average)
+    config.train.steps = 2
+    run(config, tmp_path / "cut")
+    config.train.steps, config.eval.every = 4, 3
+
+    def evaluate(variables):
+        scored.append(jax.device_get(variables))
+        return {"rank1": 0.0, "mAP": 0.0}
+
+    again = run(config, tmp_path / "cut", evaluate=evaluate)
+    assert_equal(again, whole)
+    assert_equal(scored[0], load_variables(tmp_path / "cut", step=3))
+    kernel = [state["params"]["embedding"]["kernel"] for state in (whole.average, whole.variables)]
+    assert (kernel[0] != kernel[1]).any()
+    # The weights that a run is trained with do not depend on whether their average is kept.
+    config.optim.average, config.eval.every = None, 0
+    plain = run(config, tmp_path / "plain")
+    assert plain.average is None
+    assert_equal(plain.variables, whole.variables)
 
 
 def test_rmsprop_is_centred_clipped_and_has_momentum():
