@@ -152,17 +152,17 @@ class Optim:
         momentum: of SGD and RMSProp.
         weight_decay: L2 factor.
         warmup: epochs over which the learning rate rises linearly to its full value, from a tenth.
-        decay: how the learning rate falls: it is multiplied by `decay_factor` at each of
-            `decay_epochs`; or it goes down to `decay_factor` of it as half a cosine, from the first
-            of two `decay_epochs` to the second.
-        decay_epochs: see above.
-        decay_factor: see above.
+        decay_epochs: see `decay`.
+        decay_factor: see `decay`.
         frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed;
             None: all of them.
         head_lr_scale: factor of the learning rate for what is not the backbone.
         bias_lr_scale: factor of the learning rate for biases.
         bias_decay: whether biases decay.
         grad_clip: if set, elements of the gradient are kept within this distance of 0.
+        decay: how the learning rate falls: it is multiplied by `decay_factor` at each of
+            `decay_epochs`; or it goes down to `decay_factor` of it as half a cosine, from the first
+            of two `decay_epochs` to the second, or over the whole run if there are none.
         average: if set, the network that is scored is the moving average of the trained one over
             its steps, and this is the share of itself that the average keeps at a step, as 0.999.
             Statistics are averaged as the parameters are.
@@ -173,7 +173,6 @@ class Optim:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: int = 0
-    decay: Literal["steps", "cosine"] = "steps"
     decay_epochs: tuple[int, ...] = ()
     decay_factor: float = 0.1
     frozen_epochs: int | None = 0
@@ -181,6 +180,7 @@ class Optim:
     bias_lr_scale: float = 1.0
     bias_decay: bool = True
     grad_clip: float | None = None
+    decay: Literal["steps", "cosine"] = "steps"
     average: float | None = None
 
 
@@ -414,9 +414,11 @@ def validate(config: Config) -> None:
     require(t.seed >= 0, "train.seed", "0 or more")
     require(list(o.decay_epochs) == sorted(o.decay_epochs), "optim.decay_epochs", "rising epochs")
     require(
-        o.decay == "steps" or len(set(o.decay_epochs)) == len(o.decay_epochs) == 2,
+        o.decay == "steps"
+        or not o.decay_epochs
+        or len(set(o.decay_epochs)) == len(o.decay_epochs) == 2,
         "optim.decay_epochs",
-        "two epochs, between which the rate falls, with optim.decay='cosine'",
+        "two epochs, between which the rate falls, or none, with optim.decay='cosine'",
     )
     require(o.average is None or 0 < o.average < 1, "optim.average", "above 0, below 1")
     require(t.epochs > 0, "train.epochs", "more than 0")

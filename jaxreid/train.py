@@ -85,7 +85,7 @@ def train(
         return plan.rows(step)[mine]
 
     total, frozen_steps = _num_steps(config, plan)
-    optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
+    optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch, total)
     models = {frozen: make_model(config, source, frozen=frozen) for frozen in (True, False)}
     take_step = {
         frozen: make_train_step(config, model, optimizer, mesh) for frozen, model in models.items()
@@ -316,12 +316,17 @@ def make_model(config: Config, source: Source, *, frozen: bool = False) -> ReidM
 
 
 def make_optimizer(
-    optim: Optim, steps_per_epoch: int
+    optim: Optim, steps_per_epoch: int, total: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The update rule and its learning rate by step.
 
     Weight decay is added to the gradient before the momentum (PyTorch's coupled L2). Parameters
     under `backbone` neither move nor gather momentum before `optim.frozen_epochs`.
+
+    Args:
+        optim: choices.
+        steps_per_epoch: of the plan.
+        total: steps of the run.
     """
 
     def rule() -> optax.GradientTransformation:
@@ -343,7 +348,7 @@ def make_optimizer(
         return epochs * steps_per_epoch
 
     if optim.decay == "cosine":
-        first, last = map(in_steps, optim.decay_epochs)
+        first, last = map(in_steps, optim.decay_epochs) if optim.decay_epochs else (0, total)
         fall = optax.cosine_decay_schedule(optim.lr, last - first, optim.decay_factor)
         decayed = optax.join_schedules([optax.constant_schedule(optim.lr), fall], [first])
     elif optim.decay == "steps":
@@ -388,7 +393,9 @@ def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
     Its weights are random; `restore_or_start` puts in those that `config.model.pretrained` names.
     """
     model = make_model(config, source)
-    optimizer, _ = make_optimizer(config.optim, make_plan(config, source).steps_per_epoch)
+    plan = make_plan(config, source)
+    total, _ = _num_steps(config, plan)
+    optimizer, _ = make_optimizer(config.optim, plan.steps_per_epoch, total)
     batch = example_batch(config, config.data.clip_length)
 
     def init() -> TrainState:

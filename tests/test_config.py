@@ -270,6 +270,14 @@ def test_choose_leaves_the_default_alone():
     assert choose(config, variants, "a").model.dim == 8
 
 
+def test_a_cosine_has_two_ends_or_none():
+    config = Config(duatm.Config(), optim=Optim(decay="cosine"))
+    validate(config)
+    config.optim.decay_epochs = (5,)
+    with pytest.raises(UserError, match=r"optim.decay_epochs=\(5,\): expected two epochs, between"):
+        validate(config)
+
+
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
@@ -279,7 +287,6 @@ def test_choose_leaves_the_default_alone():
         (Data, "num_instances", 1, "a triplet needs another image"),
         (Optim, "lr", 0.0, "a positive learning rate"),
         (Optim, "decay_epochs", (30, 10), "rising epochs"),
-        (Optim, "decay", "cosine", "config.optim.decay_epochs=(): expected two epochs, between"),
         (Optim, "average", 1.0, "config.optim.average=1.0: expected above 0, below 1"),
         (Data, "erase", 2.0, "config.data.erase=2.0: expected a probability"),
         (Data, "erase_area", (0.4, 0.02), "config.data.erase_area=(0.4, 0.02): expected two"),
