@@ -80,7 +80,7 @@ def child(args: argparse.Namespace) -> None:
     frames = () if data.clip_length is None else (data.clip_length,)
     pixels = np.random.default_rng(0).integers(0, 255, (size, *frames, *image_size, 3), np.uint8)
     labels = np.arange(size, dtype=np.int32) // 2, np.ones(size, np.int32)
-    model, (optimizer, _) = config.model.make(751), make_optimizer(config.optim, 100)
+    model, (optimizer, _) = config.model.make(751), make_optimizer(config.optim, 100, 100)
 
     def init() -> TrainState:
         black = jnp.zeros((1, *pixels.shape[1:]), jnp.uint8)

@@ -45,7 +45,7 @@ def child(path: str) -> None:
     marks.append(time.perf_counter())
     state = jax.block_until_ready(init_state(config, source, mesh))
     marks.append(time.perf_counter())
-    optimizer, _ = make_optimizer(config.optim, plan.steps_per_epoch)
+    optimizer, _ = make_optimizer(config.optim, plan.steps_per_epoch, total=100)
     step = make_train_step(config, make_model(config, source), optimizer, mesh)
     for batch in batches:
         state, _ = jax.block_until_ready(step(state, batch, True))

@@ -115,7 +115,7 @@ def measure(config: Config, persons: int, steps: int, trace: str | None = None) 
     """
     data, mesh = config.data, sharding.make_mesh()
     model = config.model.make(persons, dtype=PRECISIONS[config.train.precision])
-    optimizer, _ = make_optimizer(config.optim, 100)
+    optimizer, _ = make_optimizer(config.optim, 100, 100)
 
     def init() -> TrainState:
         variables = model.init(jax.random.key(0), example_batch(config, data.clip_length))

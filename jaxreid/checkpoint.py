@@ -152,7 +152,7 @@ def has_checkpoint(workdir: str | Path) -> bool:
 
 
 def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
-    """The variables of a run's checkpoint, as NumPy arrays.
+    """The variables of a run's checkpoint, as NumPy arrays; their average where the run kept one.
 
     Args:
         workdir: of the run.
@@ -188,7 +188,7 @@ def load_variables(workdir: str | Path, step: int | None = None) -> Variables:
     for newer, what in damage.items():
         print(f"{folder / str(newer)}: damaged ({what}); step {candidate} is used", flush=True)
     tree = _read(folder / str(candidate))
-    return {"params": tree["params"], **tree["model_state"]}
+    return tree.get("average") or {"params": tree["params"], **tree["model_state"]}
 
 
 def _steps(folder: Path) -> list[int]:
@@ -294,7 +294,8 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _to_tree(state: TrainState) -> dict[str, Any]:
     # The optimiser's state as a list: its nesting holds empty tuples, which Orbax refuses.
-    return {**state._asdict(), "opt_state": jax.tree.leaves(state.opt_state)}
+    tree = {**state._asdict(), "opt_state": jax.tree.leaves(state.opt_state)}
+    return {name: part for name, part in tree.items() if part is not None}
 
 
 def _quiet_orbax() -> None:

@@ -70,7 +70,11 @@ class Data:
             cropped with this probability on the device.
         shift: training images are moved by up to this share of their height and width, and their
             border is repeated.
+        pad: training images get so many black pixels on every side, and are cropped at random.
         flip: training images are mirrored with probability one half.
+        erase: random erasing, with this probability: a rectangle of the training image becomes
+            grey. See `jaxreid.data.augment.random_erase`.
+        erase_area: share of the image that the rectangle covers, from least to most.
         sampling: batches of P persons with K items each; of 2P pairs of clips, half of them of one
             person, from two cameras where there are two (K is 4 then), and the others of two
             persons in two cameras, or "mixed" in any; or of P x K items of anyone, each once in an
@@ -103,7 +107,10 @@ class Data:
     enlarge: float = 1.125
     enlarge_probability: float = 1.0
     shift: float = 0.0
+    pad: int = 0
     flip: bool = True
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 0.4)
     sampling: Sampler = "identity"
     positives: Positives = "any"
     num_ids: int = 10
@@ -144,15 +151,21 @@ class Optim:
         lr: learning rate at the start.
         momentum: of SGD and RMSProp.
         weight_decay: L2 factor.
-        warmup: epochs over which the learning rate rises linearly to its full value.
-        decay_epochs: epochs at which the learning rate is multiplied by `decay_factor`.
-        decay_factor: see above.
+        warmup: epochs over which the learning rate rises linearly to its full value, from a tenth.
+        decay_epochs: see `decay`.
+        decay_factor: see `decay`.
         frozen_epochs: epochs at the start in which the backbone, statistics included, is fixed;
             None: all of them.
         head_lr_scale: factor of the learning rate for what is not the backbone.
         bias_lr_scale: factor of the learning rate for biases.
         bias_decay: whether biases decay.
         grad_clip: if set, elements of the gradient are kept within this distance of 0.
+        decay: how the learning rate falls: it is multiplied by `decay_factor` at each of
+            `decay_epochs`; or it goes down to `decay_factor` of it as half a cosine, from the first
+            of two `decay_epochs` to the second, or over the whole run if there are none.
+        average: if set, the network that is scored is the moving average of the trained one over
+            its steps, and this is the share of itself that the average keeps at a step, as 0.999.
+            Statistics are averaged as the parameters are.
     """
 
     name: Literal["sgd", "adam", "amsgrad", "rmsprop"] = "sgd"
@@ -167,6 +180,8 @@ class Optim:
     bias_lr_scale: float = 1.0
     bias_decay: bool = True
     grad_clip: float | None = None
+    decay: Literal["steps", "cosine"] = "steps"
+    average: float | None = None
 
 
 @dataclasses.dataclass
@@ -328,11 +343,16 @@ def validate(config: Config) -> None:
     require(d.enlarge >= 1, "data.enlarge", "1 or more")
     require(0 <= d.enlarge_probability <= 1, "data.enlarge_probability", "a probability")
     require(0 <= d.shift < 1, "data.shift", "a share of the image: 0 or more, below 1")
-    require(
-        d.shift == 0 or d.enlarge_probability == 1,
-        "data.shift",
-        "0, since data.enlarge_probability is below 1",
-    )
+    for key in ("shift", "pad"):
+        require(
+            getattr(d, key) == 0 or d.enlarge_probability == 1,
+            f"data.{key}",
+            "0, since data.enlarge_probability is below 1",
+        )
+    require(0 <= d.pad <= min(d.image_size), "data.pad", "0 pixels to the image's smaller side")
+    require(0 <= d.erase <= 1, "data.erase", "a probability")
+    least, most = d.erase_area
+    require(0 < least <= most < 1, "data.erase_area", "two rising shares between 0 and 1")
     require(d.clip_length is None or d.clip_length >= 1, "data.clip_length", "1 frame or more")
     require(e.clip_length is None or e.clip_length >= 1, "eval.clip_length", "1 frame or more")
     require(
@@ -362,17 +382,20 @@ def validate(config: Config) -> None:
     require(
         d.cache is None
         or (
-            d.clip_length is not None and d.enlarge == 1 and d.shift == 0 and d.clip_draw == "clip"
+            d.clip_length is not None
+            and d.enlarge == 1
+            and d.shift == d.pad == d.erase == 0
+            and d.clip_draw == "clip"
         ),
         "data.cache",
-        "none, unless data.clip_length is set, data.enlarge=1, data.shift=0 and"
-        " data.clip_draw='clip': the maps of frames are kept as they are",
+        "none, unless data.clip_length is set, data.enlarge=1, data.shift=0, data.pad=0,"
+        " data.erase=0 and data.clip_draw='clip': the maps of frames are kept as they are",
     )
     require(
         d.joints is None
-        or (d.clip_length is None and d.enlarge == 1 and d.shift == 0 and not d.flip),
+        or (d.clip_length is None and d.enlarge == 1 and d.shift == d.pad == 0 and not d.flip),
         "data.joints",
-        "none, unless data.clip_length is not set, data.enlarge=1, data.shift=0 and"
+        "none, unless data.clip_length is not set, data.enlarge=1, data.shift=0, data.pad=0 and"
         " data.flip=False: joints stay where they are",
     )
     require(o.lr > 0, "optim.lr", "a positive learning rate")
@@ -390,6 +413,14 @@ def validate(config: Config) -> None:
     )
     require(t.seed >= 0, "train.seed", "0 or more")
     require(list(o.decay_epochs) == sorted(o.decay_epochs), "optim.decay_epochs", "rising epochs")
+    require(
+        o.decay == "steps"
+        or not o.decay_epochs
+        or len(set(o.decay_epochs)) == len(o.decay_epochs) == 2,
+        "optim.decay_epochs",
+        "two epochs, between which the rate falls, or none, with optim.decay='cosine'",
+    )
+    require(o.average is None or 0 < o.average < 1, "optim.average", "above 0, below 1")
     require(t.epochs > 0, "train.epochs", "more than 0")
     require(t.steps is None or t.steps > 0, "train.steps", "1 or more")
     for key in ("train.checkpoint_every", "train.keep", "train.log_every"):

@@ -36,6 +36,51 @@ def batch_hard_triplet(
     return jnp.sum(hinge, where=valid) / jnp.maximum(valid.sum(), 1)
 
 
+def weighted_triplet(
+    distmat: Float[Array, "b b"],
+    pids: Int[Array, " b"],
+    positives: Bool[Array, "b b"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted regularisation triplet loss (Ye et al., TPAMI 2021, Eq. 10), without a margin.
+
+    log(1 + exp(d+ - d-)) of each anchor, where d+ is the mean distance of its positives, with
+    weights that are the softmax of the distances themselves, and d- that of its negatives, with
+    weights that are the softmax of minus theirs. Of anchors that lack either there is none.
+
+    Args:
+        distmat: distance of every item to every item. Its diagonal is ignored.
+        pids: person ids.
+        positives: as in `batch_hard_triplet`.
+    """
+    same = pids[:, None] == pids[None, :]
+    positive = same & ~jnp.eye(len(pids), dtype=bool)
+    if positives is not None:
+        positive &= positives
+
+    def weighted(sign: float, counted: Bool[Array, "b b"]) -> Float[Array, " b"]:
+        weights = jax.nn.softmax(sign * distmat, axis=1, where=counted)
+        return jnp.sum(weights * distmat, axis=1, where=counted)
+
+    valid = positive.any(axis=1) & ~same.all(axis=1)
+    # An anchor without a positive or a negative would have a softmax of nothing.
+    everyone = jnp.broadcast_to(~valid[:, None], same.shape)
+    apart = weighted(1.0, positive | everyone) - weighted(-1.0, ~same | everyone)
+    return jnp.sum(jax.nn.softplus(apart), where=valid) / jnp.maximum(valid.sum(), 1)
+
+
+def centre_loss(
+    x: Float[Array, "b d"], centres: Float[Array, "n d"], pids: Int[Array, " b"]
+) -> Float[Array, ""]:
+    """Squared distance of each item to the centre of its person (Wen et al., ECCV 2016, Eq. 2).
+
+    Args:
+        x: vectors of the items.
+        centres: of the persons.
+        pids: person ids, 0..n-1.
+    """
+    return jnp.mean(jnp.sum(jnp.square(x - centres[pids]), axis=1))
+
+
 def semi_hard_negatives(distmat: Float[Array, "b b"], pids: Int[Array, " b"]) -> Int[Array, " n"]:
     """FaceNet's choice of negatives (Schroff et al. 2015), among the items of the batch.
 

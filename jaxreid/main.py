@@ -144,13 +144,13 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
             state = restore_or_start(checkpoints, config, source, mesh)
 
     def score(folder: Path, evaluate: Evaluator, source: Source) -> dict[str, Any]:
-        evaluation = evaluate(state.variables, config.eval.lengths)
+        evaluation = evaluate(state.scored, config.eval.lengths)
         evaluation = evaluation._replace(scores={**evaluation.scores, "step": int(state.step)})
         print(f"step {int(state.step)}, {describe(evaluation.scores)}", flush=True)
         # A host whose processor rounds in another way would rank in another way.
         distributed.agree({"scores": evaluation.scores}, "the scores")
         if distributed.is_first():
-            variables = jax.device_get(state.variables)  # The others are not called on to compute.
+            variables = jax.device_get(state.scored)  # The others are not called on to compute.
             report.write(folder, config, source, model, variables, evaluation)
         print(f"report: {folder / 'report.html'}, pictures: {folder / 'eval'}", flush=True)
         return evaluation.scores

@@ -1,7 +1,7 @@
 """The recipes of the papers whose config files differ in little but the data set."""
 
 from jaxreid.config import Config, Data, Eval, Optim, Train
-from jaxreid.models import attention_driven, cosam, jst_rnn, osnet, siamese_attention
+from jaxreid.models import attention_driven, bot, cosam, jst_rnn, osnet, siamese_attention
 
 
 def cosam_config(data_set: str) -> Config:
@@ -166,4 +166,34 @@ def osnet_config(data_set: str) -> Config:
             decay_epochs=(60, 120),
         ),
         train=Train(epochs=150),
+    )
+
+
+def bot_config(data_set: str, passes: int) -> Config:
+    """All tricks of BoT, sections 2 and 3: Adam for 120 epochs with steps of 64 images.
+
+    Args:
+        data_set: `config.data.name`.
+        passes: epochs of ours, in which each person is drawn once, in one of the released sampler,
+            in which each image is drawn about once.
+    """
+    return Config(
+        model=bot.Config(),
+        data=Data(
+            name=data_set,
+            image_size=(256, 128),
+            enlarge=1.0,
+            pad=10,  # "zero-padded by 10 pixels", and cropped at random
+            erase=0.5,
+            num_ids=16,
+            num_instances=4,
+        ),
+        optim=Optim(
+            name="adam",
+            lr=3.5e-4,
+            weight_decay=5e-4,  # the released code's
+            warmup=10 * passes,
+            decay_epochs=(40 * passes, 70 * passes),
+        ),
+        train=Train(epochs=120 * passes),
     )

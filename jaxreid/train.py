@@ -1,5 +1,6 @@
 """The only training loop, and the only train step."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float16, Int, UInt8
+from jaxtyping import Array, Float, Float16, Int, Key, UInt8
 
 from jaxreid import distributed, pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
-from jaxreid.data.augment import random_crop_and_flip
+from jaxreid.data.augment import random_crop_and_flip, random_erase
 from jaxreid.data.clips import first_time
 from jaxreid.data.maps import MapCache, mirrored, weights_hash
 from jaxreid.data.sampler import ClipRule, Plan
@@ -84,7 +85,7 @@ def train(
         return plan.rows(step)[mine]
 
     total, frozen_steps = _num_steps(config, plan)
-    optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch)
+    optimizer, schedule = make_optimizer(config.optim, plan.steps_per_epoch, total)
     models = {frozen: make_model(config, source, frozen=frozen) for frozen in (True, False)}
     take_step = {
         frozen: make_train_step(config, model, optimizer, mesh) for frozen, model in models.items()
@@ -167,7 +168,7 @@ def train(
                 values["images_per_s"] = (done - logged) * frames / seconds
             if scoring:
                 try:
-                    scores = evaluate(state.variables)
+                    scores = evaluate(state.scored)
                 except BaseException as error:
                     # Saving takes all processes, and the others are still at work on the scores.
                     if jax.process_count() == 1:
@@ -315,12 +316,17 @@ def make_model(config: Config, source: Source, *, frozen: bool = False) -> ReidM
 
 
 def make_optimizer(
-    optim: Optim, steps_per_epoch: int
+    optim: Optim, steps_per_epoch: int, total: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The update rule and its learning rate by step.
 
     Weight decay is added to the gradient before the momentum (PyTorch's coupled L2). Parameters
     under `backbone` neither move nor gather momentum before `optim.frozen_epochs`.
+
+    Args:
+        optim: choices.
+        steps_per_epoch: of the plan.
+        total: steps of the run.
     """
 
     def rule() -> optax.GradientTransformation:
@@ -341,9 +347,14 @@ def make_optimizer(
     def in_steps(epochs: int) -> int:
         return epochs * steps_per_epoch
 
-    decayed = optax.piecewise_constant_schedule(
-        optim.lr, {in_steps(epoch): optim.decay_factor for epoch in optim.decay_epochs}
-    )
+    if optim.decay == "cosine":
+        first, last = map(in_steps, optim.decay_epochs) if optim.decay_epochs else (0, total)
+        fall = optax.cosine_decay_schedule(optim.lr, last - first, optim.decay_factor)
+        decayed = optax.join_schedules([optax.constant_schedule(optim.lr), fall], [first])
+    elif optim.decay == "steps":
+        decayed = optax.piecewise_constant_schedule(
+            optim.lr, {in_steps(epoch): optim.decay_factor for epoch in optim.decay_epochs}
+        )
     warmup = in_steps(optim.warmup)
 
     def schedule(step: Any) -> Any:
@@ -382,13 +393,16 @@ def init_state(config: Config, source: Source, mesh: Mesh) -> TrainState:
     Its weights are random; `restore_or_start` puts in those that `config.model.pretrained` names.
     """
     model = make_model(config, source)
-    optimizer, _ = make_optimizer(config.optim, make_plan(config, source).steps_per_epoch)
+    plan = make_plan(config, source)
+    total, _ = _num_steps(config, plan)
+    optimizer, _ = make_optimizer(config.optim, plan.steps_per_epoch, total)
     batch = example_batch(config, config.data.clip_length)
 
     def init() -> TrainState:
         variables = model.init(jax.random.key(config.train.seed), batch)
         params = variables.pop("params")
-        return TrainState(jnp.int32(0), params, variables, optimizer.init(params))
+        state = TrainState(jnp.int32(0), params, variables, optimizer.init(params))
+        return state if config.optim.average is None else state._replace(average=state.variables)
 
     return jax.jit(init, out_shardings=sharding.replicated(mesh))()
 
@@ -411,9 +425,11 @@ def restore_or_start(
         return state
     variables, report = pretrained.install(state.variables, path, config.model.arch)
     print(f"starts from {report}", flush=True)
-    params = sharding.put(variables.pop("params"), sharding.replicated(mesh))
-    model_state = sharding.put(variables, sharding.replicated(mesh))
-    return state._replace(params=params, model_state=model_state)
+    everywhere = sharding.replicated(mesh)
+    if state.average is not None:
+        state = state._replace(average=sharding.put(variables, everywhere))
+    params = sharding.put(variables.pop("params"), everywhere)
+    return state._replace(params=params, model_state=sharding.put(variables, everywhere))
 
 
 def check_model(config: Config, source: Source, mesh: Mesh, *, trains: bool, starts: bool) -> None:
@@ -496,13 +512,23 @@ def make_train_step(
         probability=data.enlarge_probability,
         clip_draw=data.clip_draw,
         shift=data.shift,
+        pad=data.pad,
     )
+
+    def augment(key: Key[Array, ""], images: UInt8[Array, "b *t h w 3"]) -> Array:
+        images = crop_and_flip(key, images)
+        if not data.erase:
+            return images
+        # Beside what the cropping draws from the key.
+        return random_erase(
+            jax.random.fold_in(key, 2**16), images, data.erase, data.erase_area, data.clip_draw
+        )
 
     def train_step(state: TrainState, batch: Batch, sound: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         key_augment, key_loss = jax.random.split(key)
         if batch.images.dtype == jnp.uint8:  # else maps from the cache
-            batch = batch._replace(images=crop_and_flip(key_augment, batch.images))
+            batch = batch._replace(images=augment(key_augment, batch.images))
         if data.positives == "cross_camera":
             batch = batch._replace(positives=batch.camids[:, None] != batch.camids[None])
 
@@ -518,6 +544,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         model_state = {**state.model_state, **model_state}
         after = TrainState(state.step + 1, params, model_state, opt_state)
+        if config.optim.average is not None:
+            after = after._replace(average=moving_average(config.optim.average, state, after))
         finite = sound & jnp.isfinite(value) & jnp.isfinite(norm)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return kept, {"loss": value, **metrics, "grad_norm": norm, "finite": finite}
@@ -529,6 +557,21 @@ def make_train_step(
         out_shardings=everywhere,
         donate_argnums=0,
     )
+
+
+def moving_average(kept: float, before: TrainState, after: TrainState) -> Variables:
+    """The average over the steps, the newest included, with weights that fall by `kept` a step.
+
+    It is the exponential moving average without its start: the weights of the steps sum to 1, as
+    in Adam (Kingma and Ba 2015, section 3), so the random network is no part of it.
+    """
+    # 1 - kept^n after n steps, without its cancellation.
+    sum_of_weights = -jnp.expm1(after.step * math.log(kept))
+    share = (1 - kept) / sum_of_weights
+    average: Variables = jax.tree.map(
+        lambda mean, new: mean + share * (new - mean), before.scored, after.variables
+    )
+    return average
 
 
 def _not_finite(

@@ -119,14 +119,22 @@ class TrainState(NamedTuple):
         params: trained parameters.
         model_state: the other collections (BatchNorm statistics).
         opt_state: optax's state.
+        average: the moving average of `variables` over the steps, see `config.optim.average`; None
+            where none is kept.
     """
 
     step: Int[Array, ""]
     params: PyTree
     model_state: PyTree
     opt_state: Any
+    average: Variables | None = None
 
     @property
     def variables(self) -> Variables:
-        """The collections that a `ReidModel`'s functions take."""
+        """The collections that a `ReidModel`'s functions take, as they are trained."""
         return {"params": self.params, **self.model_state}
+
+    @property
+    def scored(self) -> Variables:
+        """The same, as they are scored: the average where one is kept."""
+        return self.variables if self.average is None else self.average

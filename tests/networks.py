@@ -3,7 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreid.models import attention_driven, cosam, duatm, jst_rnn, osnet, siamese_attention
+from jaxreid.models import (
+    attention_driven,
+    bot,
+    cosam,
+    duatm,
+    jst_rnn,
+    osnet,
+    siamese_attention,
+)
 from jaxreid.types import Batch
 from tests.ops.test_boxes import standing
 
@@ -42,6 +50,7 @@ _TINY_OSNET = {
     "backbone_blocks": 1,
     "backbone_features": 16,
 }
+_TINY_BOT = {"backbone_layers": (1, 1, 1, 1), "backbone_width": 4}
 MODELS = {
     "duatm": duatm.Config(**_TINY),
     "duatm-intra": duatm.Config(**_TINY, matching="intra"),
@@ -57,8 +66,17 @@ MODELS = {
     "attention-driven": attention_driven.Config(**_TINY_ATTENTION_DRIVEN),
     "osnet": osnet.Config(**_TINY_OSNET),
     "osnet-ain": osnet.Config(**_TINY_OSNET, network="osnet_ain_x1_0", test_norm=True),
+    "bot": bot.Config(**_TINY_BOT),
+    "agw": bot.Config(
+        backbone_layers=(1, 1, 1, 1),
+        backbone_width=8,
+        backbone="resnet50_ibn_a",
+        pooling="gem",
+        non_local=(0, 1, 1, 0),
+        triplet="weighted",
+    ),
 }
-IMAGES = ("duatm", "attention-driven", "osnet")
+IMAGES = ("duatm", "attention-driven", "osnet", "bot", "agw")
 CLIPS = {name for name in MODELS if not name.startswith(IMAGES)} | {"duatm-gru"}
 # CaffeNet's maps are to have two rows and columns: a sweep of one place never uses its state.
 SIZES = {name: (72, 72) for name in MODELS if name.startswith("jst-rnn")}

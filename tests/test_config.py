@@ -41,6 +41,8 @@ def test_the_papers_configs_have_variants():
         "attention_driven_cuhk03",
         "attention_driven_duke",
         "attention_driven_market",
+        "bot_duke",
+        "bot_market",
         "cosam_duke_video",
         "cosam_ilids",
         "cosam_mars",
@@ -268,6 +270,14 @@ def test_choose_leaves_the_default_alone():
     assert choose(config, variants, "a").model.dim == 8
 
 
+def test_a_cosine_has_two_ends_or_none():
+    config = Config(duatm.Config(), optim=Optim(decay="cosine"))
+    validate(config)
+    config.optim.decay_epochs = (5,)
+    with pytest.raises(UserError, match=r"optim.decay_epochs=\(5,\): expected two epochs, between"):
+        validate(config)
+
+
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
@@ -277,6 +287,10 @@ def test_choose_leaves_the_default_alone():
         (Data, "num_instances", 1, "a triplet needs another image"),
         (Optim, "lr", 0.0, "a positive learning rate"),
         (Optim, "decay_epochs", (30, 10), "rising epochs"),
+        (Optim, "average", 1.0, "config.optim.average=1.0: expected above 0, below 1"),
+        (Data, "erase", 2.0, "config.data.erase=2.0: expected a probability"),
+        (Data, "erase_area", (0.4, 0.02), "config.data.erase_area=(0.4, 0.02): expected two"),
+        (Data, "pad", -1, "config.data.pad=-1: expected 0 pixels"),
         (Train, "steps", 0, "config.train.steps=0"),
         (Train, "keep", 0, "config.train.keep=0"),
         (Train, "seed", -1, "config.train.seed=-1"),

@@ -255,3 +255,43 @@ def test_attention_penalty_of_the_papers_clip_at_its_least():
     # And its gradient, along the weights that still sum to 1, is zero there.
     gradient = jax.grad(losses.attention_penalty)(even)
     assert jnp.abs(gradient - gradient.mean()).max() < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weighted_triplet_against_a_loop(seed):
+    """Eq. (10) of AGW, anchor by anchor; some of cameras, and anchors that lack a positive."""
+    rng = np.random.default_rng(seed)
+    pids, camids = rng.integers(0, 5, 12), rng.integers(0, 2, 12)
+    distmat = rng.uniform(0, 30, (12, 12))
+    np.fill_diagonal(distmat, 0)
+    apart = camids[:, None] != camids
+    for positives in (None, apart):
+        terms = []
+        for a in range(12):
+            near = [distmat[a, i] for i in range(12) if pids[i] != pids[a]]
+            far = [
+                distmat[a, i]
+                for i in range(12)
+                if pids[i] == pids[a] and i != a and (positives is None or positives[a, i])
+            ]
+            if far and near:
+                plus = sum(np.exp(d) * d for d in far) / sum(np.exp(d) for d in far)
+                minus = sum(np.exp(-d) * d for d in near) / sum(np.exp(-d) for d in near)
+                terms.append(np.log1p(np.exp(plus - minus)))
+        given = positives if positives is None else jnp.array(positives)
+        got = losses.weighted_triplet(jnp.float32(distmat), jnp.array(pids), given)
+        assert got == pytest.approx(np.mean(terms) if terms else 0.0, rel=1e-5, abs=1e-6)
+
+
+def test_weighted_triplets_have_finite_gradients_where_there_are_none():
+    for pids in ([0, 0, 0], [0, 1, 2]):
+        gradient = jax.grad(losses.weighted_triplet)(jnp.ones((3, 3)), jnp.array(pids))
+        np.testing.assert_array_equal(gradient, np.zeros((3, 3)))
+
+
+def test_centre_loss_against_a_loop():
+    rng = np.random.default_rng(0)
+    x, centres, pids = rng.normal(size=(6, 4)), rng.normal(size=(3, 4)), rng.integers(0, 3, 6)
+    want = sum(((item - centres[pid]) ** 2).sum() for item, pid in zip(x, pids)) / 6
+    got = losses.centre_loss(jnp.float32(x), jnp.float32(centres), jnp.array(pids))
+    assert got == pytest.approx(want, rel=1e-6)

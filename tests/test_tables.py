@@ -216,7 +216,7 @@ def test_latex(tmp_path, capsys):
     ("arguments", "words"),
     [
         (("--paper=duatn", "--table=1"), "--paper=duatn: no such paper; did you mean 'duatm'?"),
-        ((), "expected one of attention_driven, cosam, duatm, jst_rnn, siamese_attention"),
+        ((), "expected one of attention_driven, bot, cosam, duatm, jst_rnn, siamese_attention"),
         (("--paper=siamese_attention", "--table=IX"), "expected one of III, IV, V, VI, VII"),
         (("--paper=duatm",), "--table=None: duatm has no such table of its own rows; expected"),
         (("--paper=duatm", "--table=1", "nowhere"), "nowhere: no such folder"),
@@ -253,6 +253,7 @@ def test_every_table_of_every_paper():
     }
     assert numbers == {
         "attention_driven": {"3", "4", "5", "6", "7", "8", "9", "10", "11"},
+        "bot": {"1"},
         "cosam": {"2", "3", "4", "5", "6"},
         "duatm": {"1", "2", "3", "4", "5", "6", "7"},
         "jst_rnn": {"2", "3"},

@@ -20,6 +20,7 @@ from jaxreid.train import (
     make_model,
     make_optimizer,
     make_train_step,
+    moving_average,
     train,
 )
 from jaxreid.types import Batch, TrainState
@@ -222,7 +223,7 @@ def test_weight_decay_is_coupled_and_momentum_is_pytorchs():
     from jaxreid.config import Optim
 
     optim = Optim(lr=0.1, momentum=0.9, weight_decay=0.01, decay_epochs=(1,), decay_factor=0.5)
-    optimizer, schedule = make_optimizer(optim, steps_per_epoch=1)
+    optimizer, schedule = make_optimizer(optim, steps_per_epoch=1, total=100)
     params = {"backbone": jnp.ones(1), "head": jnp.full(1, 2.0)}
     state, w, v = optimizer.init(params), 2.0, 0.0
     for lr, g in ((0.1, 1.0), (0.05, -3.0)):
@@ -238,7 +239,7 @@ def test_weight_decay_is_coupled_and_momentum_is_pytorchs():
 def test_a_frozen_backbone_does_not_move_whatever_its_gradient():
     from jaxreid.config import Optim
 
-    optimizer, _ = make_optimizer(Optim(lr=0.1, frozen_epochs=1), steps_per_epoch=2)
+    optimizer, _ = make_optimizer(Optim(lr=0.1, frozen_epochs=1), steps_per_epoch=2, total=100)
     params = {"backbone": jnp.ones(1), "head": jnp.ones(1)}
     state, moved = optimizer.init(params), []
     for _ in range(3):
@@ -252,9 +253,75 @@ def test_a_frozen_backbone_does_not_move_whatever_its_gradient():
 def test_warmup_rises_to_the_full_rate():
     from jaxreid.config import Optim
 
-    _, schedule = make_optimizer(Optim(lr=1.0, warmup=2), steps_per_epoch=5)
+    _, schedule = make_optimizer(Optim(lr=1.0, warmup=2), steps_per_epoch=5, total=100)
     rates = [float(schedule(step)) for step in (0, 5, 10, 20)]
     assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("decay_epochs", "first", "last"), [((4, 8), 20, 40), ((), 0, 100)])
+def test_the_rate_falls_as_half_a_cosine(decay_epochs, first, last):
+    """Warm-up over two epochs of 5 steps; then to 1 %, from 4 to 8 epochs or over the run."""
+    from jaxreid.config import Optim
+
+    optim = Optim(lr=2.0, warmup=2, decay="cosine", decay_epochs=decay_epochs, decay_factor=0.01)
+    _, schedule = make_optimizer(optim, steps_per_epoch=5, total=100)
+    for step in range(110):
+        share = np.clip((step - first) / (last - first), 0, 1)
+        want = 2.0 * (0.01 + 0.99 * (1 + np.cos(np.pi * share)) / 2)
+        want *= np.clip(step / 10, 0.1, 1)
+        assert float(schedule(step)) == pytest.approx(want, rel=1e-5), step
+
+
+def test_the_moving_average_is_of_the_steps_alone():
+    """Of n steps, step i has the weight d^(n-i) (1-d) / (1-d^n); the start has none."""
+    rng, kept = np.random.default_rng(0), 0.9
+    steps = rng.normal(size=(8, 3))
+
+    def state(step, value, average):
+        tree = {"x": jnp.float32(value)}
+        return TrainState(
+            jnp.int32(step), tree, {"batch_stats": tree, "fixed": jnp.float32(0.1)}, {}, average
+        )
+
+    before = state(0, steps[0], None)
+    before = before._replace(average=before.variables)
+    for n in range(1, 8):
+        after = state(n, steps[n], before.average)
+        before = after._replace(average=moving_average(kept, before, after))
+        weights = [kept ** (n - i) * (1 - kept) for i in range(1, n + 1)]
+        assert sum(weights) == pytest.approx(1 - kept**n)
+        want = sum(w * x for w, x in zip(weights, steps[1:])) / sum(weights)
+        for collection in ("params", "batch_stats"):
+            np.testing.assert_allclose(before.scored[collection]["x"], want, atol=1e-6)
+        # What does not change stays to the bit.
+        assert before.scored["fixed"] == np.float32(0.1)
+
+
+@pytest.mark.slow
+def test_a_run_with_an_average_goes_on_and_scores_it(tiny, tmp_path):
+    config = tiny()
+    config.optim.average, config.data.erase, config.data.pad = 0.9, 0.5, 4
+    config.train.steps, scored = 4, []
+    whole = run(config, tmp_path / "whole")
+    assert_equal(load_variables(tmp_path / "whole"), whole.average)
+    config.train.steps = 2
+    run(config, tmp_path / "cut")
+    config.train.steps, config.eval.every = 4, 3
+
+    def evaluate(variables):
+        scored.append(jax.device_get(variables))
+        return {"rank1": 0.0, "mAP": 0.0}
+
+    again = run(config, tmp_path / "cut", evaluate=evaluate)
+    assert_equal(again, whole)
+    assert_equal(scored[0], load_variables(tmp_path / "cut", step=3))
+    kernel = [state["params"]["embedding"]["kernel"] for state in (whole.average, whole.variables)]
+    assert (kernel[0] != kernel[1]).any()
+    # The weights that a run is trained with do not depend on whether their average is kept.
+    config.optim.average, config.eval.every = None, 0
+    plain = run(config, tmp_path / "plain")
+    assert plain.average is None
+    assert_equal(plain.variables, whole.variables)
 
 
 def test_rmsprop_is_centred_clipped_and_has_momentum():
@@ -262,7 +329,7 @@ def test_rmsprop_is_centred_clipped_and_has_momentum():
     from jaxreid.config import Optim
 
     optim = Optim(name="rmsprop", lr=1e-2, momentum=0.9, weight_decay=0.0, grad_clip=5.0)
-    optimizer, _ = make_optimizer(optim, steps_per_epoch=1)
+    optimizer, _ = make_optimizer(optim, steps_per_epoch=1, total=100)
     params = {"head": jnp.full(1, 2.0)}
     state, w, n, g, delta = optimizer.init(params), 2.0, 0.0, 0.0, 0.0
     for gradient in (1.0, -8.0, 0.5):
@@ -280,7 +347,7 @@ def test_amsgrad_does_not_forget_the_largest_gradient():
     """Reddi et al. 2018, Algorithm 2, with Adam's corrections of the start; four steps by hand."""
     from jaxreid.config import Optim
 
-    optimizer, _ = make_optimizer(Optim(name="amsgrad", lr=0.1, weight_decay=0.01), 1)
+    optimizer, _ = make_optimizer(Optim(name="amsgrad", lr=0.1, weight_decay=0.01), 1, 100)
     params = {"head": jnp.full(1, 2.0)}
     state, w, m, v, largest = optimizer.init(params), 2.0, 0.0, 0.0, 0.0
     for step, gradient in enumerate((1.0, 5.0, 0.1, 0.1), 1):
@@ -307,7 +374,7 @@ def test_new_layers_and_biases_have_their_own_rates_and_biases_do_not_decay():
         bias_lr_scale=2.0,
         bias_decay=False,
     )
-    optimizer, _ = make_optimizer(optim, steps_per_epoch=1)
+    optimizer, _ = make_optimizer(optim, steps_per_epoch=1, total=100)
     layer = {"kernel": jnp.full(1, 4.0), "bias": jnp.full(1, 4.0)}
     params = {"backbone": layer, "head": {"lstm": layer}}
     grads = jax.tree.map(jnp.ones_like, params)
@@ -343,7 +410,7 @@ def test_the_step_tells_the_loss_which_positives_count(tiny):
 
     images = jnp.zeros((3, *config.data.load_size, 3), jnp.uint8)
     batch = Batch(images, jnp.array([0, 0, 1]), jnp.array([1, 2, 1]))
-    optimizer, _ = make_optimizer(config.optim, 1)
+    optimizer, _ = make_optimizer(config.optim, 1, 100)
     for positives in ("any", "cross_camera"):
         config.data.positives = positives
         params = {"x": jnp.zeros(())}

@@ -33,6 +33,7 @@ BACKBONES: dict[str, tuple[Any, int]] = {
 PRECISIONS = {"bfloat16": "bfloat16", "float32": "TF32"}
 CONFIGS = {
     "duatm_market": "duatm",
+    "bot_market": "bot",
     "cosam_mars": "cosam",
     "attention_driven_market": "attention-driven",
     "jst_rnn_mars": "jst-rnn",

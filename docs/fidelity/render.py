@@ -21,14 +21,14 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.with_suffix(".md")
-PAPERS = ("duatm",)
+PAPERS = ("duatm", "attention_driven", "jst_rnn", "siamese_attention", "cosam")
 HEAD = """\
 # Fidelity: the papers, line by line
 
 What a paper prints, where it is in the code, and which test holds it. A row stands for every
 numbered equation, table and figure, and for every hyper-parameter that the paper states. An empty
-departure means that we know of none. DuATM is laid out so far; the other four papers have their
-departures on their [methods' pages](methods/index.md).
+departure means that we know of none. The [methods' pages](methods/index.md) tell the departures
+that matter most.
 
 The last column names the part of `benchmarks/RESULTS.md` that has figures; they are of drawn
 pedestrians. No row was run on the data that its paper used

@@ -92,6 +92,9 @@ def conv(
 # PyTorch's BatchNorm: its momentum 0.1 is 0.9 here. Statistics stay in float32.
 batch_norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
+# PyTorch's InstanceNorm with weights: over the places of each channel of each image.
+instance_norm = partial(nn.InstanceNorm, epsilon=1e-5)
+
 
 def max_pool(
     x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 0, *, ceil: bool = False

@@ -8,6 +8,9 @@ Both are four stages of bottlenecks behind a stem, and differ in three places:
 *   A squeeze-and-excitation module weighs the channels of every bottleneck.
 
 The last stage may keep its stride at 1, which doubles the final grid: usual in re-identification.
+
+ResNet-50-IBN-a (Pan, Luo, Shi, Tang; ECCV 2018) normalises the first half of the channels of the
+first BatchNorm of each bottleneck per image instead, in all stages but the last.
 """
 
 import math
@@ -37,6 +40,8 @@ class ResNet(nn.Module):
         width: channels of the stem; stage i ends with 4 * 2^(i-1) times as many.
         last_stride: of the last stage, 1 or 2.
         se: SE-ResNet, as published in Caffe.
+        ibn: ResNet-IBN-a.
+        ceil: the stem's max pooling is Caffe's, as it always is in SE-ResNet.
         num_classes: of the classifier; 0 leaves it out.
         dtype: of the computation; parameters and statistics stay in float32.
     """
@@ -45,6 +50,8 @@ class ResNet(nn.Module):
     width: int = 64
     last_stride: int = 2
     se: bool = False
+    ibn: bool = False
+    ceil: bool = False
     num_classes: int = 0
     dtype: Any = jnp.float32
 
@@ -55,6 +62,7 @@ class ResNet(nn.Module):
         *,
         train: bool,
         between: Callable[[str, Array], Array] = lambda name, x: x,
+        behind: Callable[[str, Array], Array] = lambda name, x: x,
     ) -> tuple[Float[Array, "b ..."], dict[str, Array]]:
         """Runs the network up to its last stage, or to the classifier's logits.
 
@@ -64,6 +72,7 @@ class ResNet(nn.Module):
             train: BatchNorm by the statistics of the batch, which are updated.
             between: is given the name and the map of every stage, and returns what goes on in
                 its place. Modules that it calls belong to whoever made them.
+            behind: the same of every bottleneck, as `layer1_0`, before `between`.
 
         Returns:
             The output, and every intermediate by its name: `stem`, `layer1`, ..., `layer4`.
@@ -76,10 +85,17 @@ class ResNet(nn.Module):
         conv_ = partial(conv, dtype=self.dtype)
         norm = partial(batch_norm, use_running_average=not train, dtype=self.dtype)
 
-        def bottleneck(x: Array, width: int, stride: int, name: str) -> Array:
+        def first_norm(y: Array, name: str, *, ibn: bool) -> Array:
+            if not ibn:
+                return norm(name=name)(y)
+            half = y.shape[-1] // 2
+            alone = layers.instance_norm(dtype=self.dtype, name=f"{name}_in")(y[..., :half])
+            return jnp.concatenate([alone, norm(name=name)(y[..., half:])], axis=-1)
+
+        def bottleneck(x: Array, width: int, stride: int, name: str, *, ibn: bool) -> Array:
             first, second = (stride, 1) if self.se else (1, stride)
             y = conv_(width, 1, first, name=f"{name}_conv1")(x)
-            y = nn.relu(norm(name=f"{name}_bn1")(y))
+            y = nn.relu(first_norm(y, f"{name}_bn1", ibn=ibn))
             y = conv_(width, 3, second, name=f"{name}_conv2")(y)
             y = nn.relu(norm(name=f"{name}_bn2")(y))
             y = conv_(4 * width, 1, name=f"{name}_conv3")(y)
@@ -97,13 +113,15 @@ class ResNet(nn.Module):
 
         x = conv_(self.width, 7, 2, name="conv1")(layers.normalise(self, images))
         x = nn.relu(norm(name="bn1")(x))
-        x = max_pool(x, 3, 2, ceil=True) if self.se else max_pool(x, 3, 2, padding=1)
+        x = max_pool(x, 3, 2, ceil=True) if self.se or self.ceil else max_pool(x, 3, 2, padding=1)
         x = between("stem", x)
         maps = {"stem": x}
         for stage, (depth, stride) in enumerate(zip(self.layers, strides), 1):
             width = self.width * 2 ** (stage - 1)
+            ibn = self.ibn and stage < len(self.layers)
             for block in range(depth):
-                x = bottleneck(x, width, 1 if block else stride, f"layer{stage}_{block}")
+                name = f"layer{stage}_{block}"
+                x = behind(name, bottleneck(x, width, 1 if block else stride, name, ibn=ibn))
             x = between(f"layer{stage}", x)
             maps[f"layer{stage}"] = x
         if self.num_classes:

@@ -8,6 +8,7 @@ from jaxreid.ops.attention import (
     dual_attention_distance,
     dual_attention_distmat,
     location_attention,
+    non_local,
     temporal_attention,
 )
 from jaxreid.ops.boxes import body_part_boxes, crop_and_resize, strip_boxes
@@ -19,7 +20,8 @@ from jaxreid.ops.conv_gru import (
     conv_gru_step,
 )
 from jaxreid.ops.correlation import normalized_cross_correlation
-from jaxreid.ops.distance import normalise, pairwise_euclidean
+from jaxreid.ops.distance import normalise, pairwise_cosine, pairwise_euclidean
+from jaxreid.ops.pooling import generalised_mean
 from jaxreid.ops.recurrence import (
     FrameAttentionWeights,
     LSTMState,
@@ -57,11 +59,14 @@ __all__ = [
     "dual_attention",
     "dual_attention_distance",
     "dual_attention_distmat",
+    "generalised_mean",
     "gru_scan",
     "location_attention",
     "lstm_scan",
+    "non_local",
     "normalise",
     "normalized_cross_correlation",
+    "pairwise_cosine",
     "pairwise_euclidean",
     "rnn_scan",
     "six_direction_inputs",

@@ -172,3 +172,15 @@ def location_attention(
 
 def _norm(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     return safe_root(jnp.sum(jnp.square(vectors), axis=-1))
+
+
+def non_local(
+    queries: Float[Array, "b s d"], keys: Float[Array, "b s d"], values: Float[Array, "b s n"]
+) -> Float[Array, "b s n"]:
+    """Every place looks at every other (Wang et al., CVPR 2018, Eq. 1, with the dot product of
+    Eq. 4): y_i = 1/S sum_j <q_i, k_j> v_j, the weights without a softmax.
+
+    Computed from right to left, so no place is compared with another one by itself.
+    """
+    context = jnp.einsum("bsd,bsn->bdn", keys, values) / keys.shape[1]
+    return jnp.einsum("bsd,bdn->bsn", queries, context)

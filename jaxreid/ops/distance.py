@@ -38,6 +38,14 @@ def pairwise_euclidean(
     return safe_root(squares)
 
 
+def pairwise_cosine(
+    queries: Float[Array, "q d"], gallery: Float[Array, "g d"]
+) -> Float[Array, "q g"]:
+    """Cosine distance of every query to every gallery item, 1 - cos: 0 to 2, in float32."""
+    q, g = (normalise(vectors.astype(jnp.float32)) for vectors in (queries, gallery))
+    return jnp.maximum(1 - jnp.matmul(q, g.T, precision=distance_precision()), 0.0)
+
+
 def normalise(vectors: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Unit length; a zero vector stays zero."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)

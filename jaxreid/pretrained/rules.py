@@ -33,6 +33,8 @@ class Architecture(NamedTuple):
         around: the backbone of a whole network: files are recognised where that is asked for.
         folded: of a convolution with a bias, by its published name, the BatchNorm that was folded
             into it, if the file lacks that: exporters do so.
+        backbone: the backbone of a whole network: files that hold it alone will do.
+        unshifted: layers whose bias is zero in files, and which have none here.
     """
 
     torch: Rules = ()
@@ -45,10 +47,12 @@ class Architecture(NamedTuple):
     whole: bool = False
     around: str | None = None
     folded: Rules = ()
+    backbone: str | None = None
+    unshifted: str | None = None
 
 
 # The layers that are linear here. Some files hold them as convolutions.
-LINEAR = r"(.*/)?(classifier|fc[67]?|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+)"
+LINEAR = r"(.*/)?(classifier|fc[67]?|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+|non_local\w+/\w+)"
 
 DENSENET: Rules = [
     (r"features\.(conv0|norm0|norm5)", r"\1"),
@@ -74,7 +78,7 @@ BOTTLENECKS: Rules = [
     (r"fc|last_linear", "classifier"),
 ]
 RESNET: Rules = [
-    (r"conv1|bn1", r"\g<0>"),
+    (r"(conv1|bn1)", r"\1"),
     *BOTTLENECKS,
     (r"(?:resnet\.)?embedder\.embedder\.convolution", "conv1"),
     (r"(?:resnet\.)?embedder\.embedder\.normalization", "bn1"),
@@ -85,6 +89,11 @@ RESNET: Rules = [
     ),
     # Hugging Face's, and torchreid's.
     (r"classifier(?:\.1)?", "classifier"),
+]
+RESNET_IBN_A: Rules = [
+    (r"(layer\d)\.(\d+)\.bn1\.IN", r"\1_\2_bn1_in"),
+    (r"(layer\d)\.(\d+)\.bn1\.BN", r"\1_\2_bn1"),
+    *RESNET,
 ]
 # The port of the Caffe model. Files with `se` for `se_module` are of another network: it strides
 # in the 3x3 convolution.
@@ -146,6 +155,33 @@ COSAM_RESNET: Rules = [
     *_cosam_modules(first=2),
     *_COSAM_HEADS,
 ]
+
+
+def _bot(backbone: Rules) -> Rules:
+    """BoT's and AGW's released networks, and fast-reid's, whose head had three names in time."""
+    return [
+        *[
+            (rf"(?:base|backbone)\.(?:{theirs})", _below_backbone(ours))
+            for theirs, ours in backbone
+        ],
+        (r"(?:base|backbone)\.NL_(\d)\.(\d)\.(g|theta|phi)", r"non_local\1_\2/\3"),
+        (r"(?:base|backbone)\.NL_(\d)\.(\d)\.W\.0", r"non_local\1_\2/out"),
+        (r"(?:base|backbone)\.NL_(\d)\.(\d)\.W\.1", r"non_local\1_\2/out_bn"),
+        (r"global_pool|heads\.pool_layer", "pool"),
+        (r"bottleneck|heads\.(?:bnneck|bottleneck(?:\.0)?)", "bottleneck"),
+        (r"classifier|heads(?:\.classifier)?", "classifier"),
+        # Of fast-reid's `pixel_mean` and `pixel_std`, which belong to no layer.
+        ("", "backbone"),
+    ]
+
+
+def _below_backbone(
+    ours: str | Callable[[re.Match[str]], str],
+) -> str | Callable[[re.Match[str]], str]:
+    if isinstance(ours, str):
+        return f"backbone/{ours}"
+    return lambda match: f"backbone/{ours(match)}"
+
 
 GOOGLENET: Rules = [
     (r"conv1/7x7_s2", "conv1"),
@@ -235,7 +271,14 @@ AUXILIARY = {"aux1_fc": (128, 4, 4), "aux2_fc": (128, 4, 4)}
 ARCHITECTURES = {
     "densenet121": Architecture(torch=DENSENET),
     "resnet50": Architecture(torch=RESNET),
+    "resnet50_ibn_a": Architecture(torch=RESNET_IBN_A),
     "se_resnet50": Architecture(torch=SE_RESNET),
+    "bot_resnet50": Architecture(
+        torch=_bot(RESNET), whole=True, backbone="resnet50", unshifted="bottleneck"
+    ),
+    "bot_resnet50_ibn_a": Architecture(
+        torch=_bot(RESNET_IBN_A), whole=True, backbone="resnet50_ibn_a", unshifted="bottleneck"
+    ),
     "cosam_resnet50": Architecture(torch=COSAM_RESNET, whole=True, around="resnet50"),
     "cosam_se_resnet50": Architecture(torch=COSAM_SE_RESNET, whole=True, around="se_resnet50"),
     **{name: Architecture(torch=OSNET, folded=OSNET_FOLDED) for name in OSNETS},

@@ -17,6 +17,8 @@ BACKBONE = "backbone"
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "base.")
 # Of a whole network: it depends on the number of persons.
 _CLASSIFIER = r"(.*/)?\w*classifier\w*"
+# Of a network around a backbone, what tells it from the backbone alone.
+_NECK = "bottleneck"
 # PyTorch's names of a recurrent layer's leaves.
 _RECURRENT = {
     "weight_ih_l0": "kernel",
@@ -81,7 +83,8 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
         rules.architecture(arch)
     raw = source if isinstance(source, Raw) else sources.read(source)
     if raw.family == "ours":
-        if arch is not None and not raw.whole and arch != raw.arch:
+        known = arch and {arch, rules.architecture(arch).backbone}
+        if known and not raw.whole and raw.arch not in known:
             raise UserError(f"{raw.source}: weights of {raw.arch}; expected {arch}")
         leaves = {name: np.array(leaf, np.float32) for name, leaf in raw.arrays.items()}
         return Weights(raw.source, raw.arch, leaves, raw.whole)
@@ -103,6 +106,10 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
             unknown.append(name)
         elif leaf == "num_batches_tracked":
             dropped.append(name)
+        elif leaf == "bias" and chosen.unshifted and re.fullmatch(chosen.unshifted, ours):
+            if np.any(array):
+                raise UserError(f"{raw.source}: {name} is not of {arch}: expected zeros")
+            dropped.append(name)
         else:
             try:
                 key, value = _convert_leaf(ours, leaf, array, chosen)
@@ -117,7 +124,7 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
         raise UserError(f"{raw.source}: weights that are not finite: {_few(broken)}")
     below = f"preprocessing/{BACKBONE}/" if chosen.whole else "preprocessing/"
     mean, std = _preprocessing(raw, chosen)
-    leaves |= {f"{below}mean": mean, f"{below}std": std}
+    leaves = {f"{below}mean": mean, f"{below}std": std} | leaves
     return Weights(raw.source, arch, leaves, chosen.whole, tuple(dropped))
 
 
@@ -134,7 +141,15 @@ def known(raw: Raw, arch: str) -> int:
 
 
 def _whole_network(raw: Raw, arch: str) -> str:
-    """The architecture around a backbone that a file holds more than the backbone of, or `arch`."""
+    """The architecture around a backbone that a file holds more than the backbone of, or `arch`.
+
+    Of an architecture that is asked for, the backbone where the file holds no more.
+    """
+    asked = rules.architecture(arch)
+    if asked.backbone is not None:
+        arrays, _ = _without_prefixes(raw.arrays, asked.torch)
+        names = {rules.rename(each.rpartition(".")[0], asked.torch) for each in arrays}
+        return arch if _NECK in names else asked.backbone
     for name, whole in rules.ARCHITECTURES.items():
         if raw.family == "torch" and whole.around == arch:
             arrays, _ = _without_prefixes(raw.arrays, whole.torch)
@@ -190,6 +205,10 @@ def _convert_leaf(
         return f"batch_stats/{layer}/{leaf.removeprefix('running_')}", array
     if leaf == "bias":
         return f"params/{layer}/bias", array
+    if leaf in ("pixel_mean", "pixel_std"):
+        return f"preprocessing/{layer}/{leaf.removeprefix('pixel_')}", array.reshape(3)
+    if leaf == "p":  # of generalised-mean pooling
+        return f"params/{layer}/p", array
     if leaf in _RECURRENT:
         return f"params/{layer}/{_RECURRENT[leaf]}", array.T
     if leaf != "weight":
@@ -252,7 +271,8 @@ def install(
 
     A backbone's go below the key `backbone` of every collection; all of that must be there then,
     but for heads: a classifier (of VGG-16 and CaffeNet also fc6 and fc7, of GoogLeNet also the
-    auxiliary classifiers) that the model lacks or has in another size is left out.
+    auxiliary classifiers) that the model lacks or has in another size is left out. Of a whole
+    network, what belongs to a classifier may be missing, too.
 
     Args:
         variables: nested dicts as the model's `init` made them, of arrays or of their shapes.
@@ -298,6 +318,10 @@ def install(
         else:
             unexpected.append(name)
     missing = sorted(there.keys() - given.keys())
+    if weights.whole:
+        replaced = [name for name in missing if re.fullmatch(heads, _layer(name))]
+        left_out += [f"{name} (the file has none)" for name in replaced]
+        missing = [name for name in missing if name not in replaced]
     problems = [
         f"{kind} {_few(names)}"
         for kind, names in (

@@ -195,3 +195,46 @@ def test_small_images_are_one_clear_line():
         trace(se_resnet50(last_stride=1), 64, 15)
     _, out, maps = trace(ResNet((1, 1, 1, 1), width=8, se=True, last_stride=1), 16, 16)
     assert out.shape == maps["layer4"].shape == (1, 1, 1, 256)
+
+
+def test_half_of_the_channels_are_normalised_per_image():
+    """ResNet-IBN-a: behind the first convolution of each bottleneck but the last stage's."""
+    network = ResNet((1, 1), width=8, ibn=True)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    variables = drawn(network, 32, 32)
+    params, stats = variables["params"], variables["batch_stats"]
+    assert "layer1_0_bn1_in" in params
+    assert "layer2_0_bn1_in" not in params
+    _, state = network.apply(
+        variables, images, train=False, capture_intermediates=True, mutable=["intermediates"]
+    )
+    seen = {
+        name: value["__call__"][0]
+        for name, value in state["intermediates"].items()
+        if "_" in name and "__call__" in value
+    }
+    y = np.float64(seen["layer1_0_conv1"])
+    alone, together = y[..., :4], y[..., 4:]
+    mean, var = alone.mean(axis=(1, 2), keepdims=True), alone.var(axis=(1, 2), keepdims=True)
+    layer = params["layer1_0_bn1_in"]
+    want = (alone - mean) / np.sqrt(var + 1e-5) * layer["scale"] + layer["bias"]
+    np.testing.assert_allclose(seen["layer1_0_bn1_in"], want, atol=1e-4)
+    layer, kept = params["layer1_0_bn1"], stats["layer1_0_bn1"]
+    want = (together - kept["mean"]) / np.sqrt(kept["var"] + 1e-5) * layer["scale"] + layer["bias"]
+    np.testing.assert_allclose(seen["layer1_0_bn1"], want, atol=1e-4)
+
+
+def test_what_stands_behind_every_bottleneck():
+    seen = []
+
+    def look(name, x):
+        seen.append(name)
+        return x
+
+    trace_with(ResNet((2, 1), width=8), behind=look, between=look)
+    assert seen == ["stem", "layer1_0", "layer1_1", "layer1", "layer2_0", "layer2"]
+
+
+def trace_with(network, **hooks):
+    images = jnp.zeros((1, 32, 32, 3))
+    jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False, **hooks), images)

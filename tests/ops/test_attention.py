@@ -218,3 +218,17 @@ def test_location_attention_is_eq_3_of_where_and_when_to_look():
     # A shift of all scores, however large, is no preference.
     large = jnp.broadcast_to(jnp.float32(1e3 * kernel[:, :1]), (24, 6))
     np.testing.assert_allclose(ops.location_attention(jnp.float32(states), large), 1 / 6, atol=1e-6)
+
+
+def test_non_local_against_a_loop():
+    """Every place with every place, and the products divided by their number."""
+    rng = np.random.default_rng(0)
+    queries, keys, values = (rng.normal(size=(2, 5, width)) for width in (3, 3, 4))
+    want = np.zeros((2, 5, 4))
+    for item in range(2):
+        for i in range(5):
+            for j in range(5):
+                weight = sum(queries[item, i, k] * keys[item, j, k] for k in range(3)) / 5
+                want[item, i] += weight * values[item, j]
+    got = ops.non_local(*map(jnp.float32, (queries, keys, values)))
+    np.testing.assert_allclose(got, want, atol=1e-5)

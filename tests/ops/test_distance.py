@@ -40,3 +40,12 @@ def test_products_are_float32_unless_another_way_is_asked_for():
         lowered = jax.jit(ops.pairwise_euclidean).lower(x, x).as_text()
     assert "num_primitive_operations = 3" in lowered
     assert "HIGHEST" not in lowered
+
+
+def test_pairwise_cosine_against_a_loop():
+    rng = np.random.default_rng(0)
+    q, g = rng.normal(size=(4, 8)), 100 * rng.normal(size=(6, 8))
+    want = [[1 - a @ b / np.sqrt((a @ a) * (b @ b)) for b in g] for a in q]
+    got = ops.pairwise_cosine(jnp.float32(q), jnp.float32(g))
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert (np.asarray(ops.pairwise_cosine(jnp.float32(g), jnp.float32(g))) >= 0).all()
