@@ -46,6 +46,7 @@ def test_a_file_is_recognised(name, prefix, wrapper, tmp_path):
     np.testing.assert_allclose(mean, 255 * np.array([0.485, 0.456, 0.406]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_recognised_and_gives_the_same_features(tmp_path):
     state = osnet_files.arrays()
     plain = released.load(writers.write_zip(tmp_path / "x.pth", state))

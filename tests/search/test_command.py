@@ -195,6 +195,7 @@ def test_tracklets_as_folders_and_videos(search, clip_run, tmp_path):
     assert best["path"] == "walks/deeper/second"
 
 
+@pytest.mark.slow
 def test_a_network_that_others_trained(search, photos, tmp_path):
     weights = writers.write_zip(tmp_path / "osnet.pth", osnet_files.arrays())
     flags = f"--weights={weights}", "--query=photos/door 1", "--gallery=photos", "--top=2"
