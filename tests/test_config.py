@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import importlib
+import itertools
 import json
 import re
 import typing
@@ -675,7 +676,7 @@ def test_bots_rows_add_a_trick_each(name):
     """Each differs from the next by the keys of one trick, and agw by its three parts."""
     table = rows(name)
     tricks = [dict(table[row].changes) for row in list(table)[:7]]
-    gone = [set(a) - set(b) for a, b in zip(tricks, tricks[1:])]
+    gone = [set(a) - set(b) for a, b in itertools.pairwise(tricks)]
     assert gone == [
         {"optim.warmup"},
         {"data.erase"},
