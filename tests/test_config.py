@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import importlib
+import itertools
 import json
 import re
 import typing
@@ -13,7 +14,8 @@ from ml_collections import config_flags
 from jaxreid.command import CONFIGS, find_config, load_config, parse_flags
 from jaxreid.config import Config, Data, Eval, Optim, Train, validate
 from jaxreid.errors import UserError
-from jaxreid.models import attention_driven, cosam, duatm, osnet
+from jaxreid.models import attention_driven, bot, cosam, duatm, osnet
+from jaxreid.train import make_optimizer
 from jaxreid.variants import Variant, choose
 from jaxreid.workdir import claim_workdir, of_the_protocol
 
@@ -664,3 +666,46 @@ def test_where_tables_of_attention_driven_meet(name):
     ranked = ("baseline", "aligned", "intra", "intra_inter", "tuned")
     scores = [table[row].paper["rank1"] for row in ranked]
     assert scores == sorted(scores)
+
+
+def test_the_recipe_of_bot():
+    """Luo et al., sections 2 and 3, and the released code's settings."""
+    config = load_config(Path("configs/bot_market.py"))
+    data, optim = config.data, config.optim
+    assert config.model == bot.Config()
+    assert (data.num_ids, data.num_instances, data.image_size) == (16, 4, (256, 128))
+    assert (data.pad, data.enlarge, data.flip) == (10, 1.0, True)
+    assert (data.erase, data.erase_area) == (0.5, (0.02, 0.4))
+    assert (optim.name, optim.lr, optim.weight_decay, optim.decay) == (
+        "adam",
+        3.5e-4,
+        5e-4,
+        "steps",
+    )
+    # Of 120 epochs: warm-up over 10, a tenth at 40 and at 70.
+    assert (config.train.epochs, optim.warmup, optim.decay_epochs) == (480, 40, (160, 280))
+    _, schedule = make_optimizer(optim, steps_per_epoch=46)
+    epochs = (0, 20, 40, 120, 200, 400)
+    rates = [float(schedule(46 * epoch)) for epoch in epochs]
+    assert rates == pytest.approx([3.5e-5, 1.75e-4, 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-6], rel=1e-4)
+    assert config.paper == {"rank1": 0.945, "mAP": 0.859}
+
+
+@pytest.mark.parametrize("name", ["bot_market", "bot_duke"])
+def test_bots_rows_add_a_trick_each(name):
+    """Each differs from the next by the keys of one trick, and agw by its three parts."""
+    table = rows(name)
+    tricks = [dict(table[row].changes) for row in list(table)[:7]]
+    gone = [set(a) - set(b) for a, b in itertools.pairwise(tricks)]
+    assert gone == [
+        {"optim.warmup"},
+        {"data.erase"},
+        {"model.label_smoothing"},
+        {"model.last_stride"},
+        {"model.neck", "model.distance"},
+        {"model.centre"},
+    ]
+    maps = [table[row].paper["mAP"] for row in list(table)[:8]]
+    assert maps == sorted(maps)
+    agw = load_config(Path(f"configs/{name}.py"), "agw").model
+    assert (agw.pooling, agw.non_local, agw.triplet) == ("gem", (0, 2, 3, 0), "weighted")

@@ -20,8 +20,8 @@ kaiming_normal = initializers.variance_scaling(2.0, "fan_in", "normal")
 def uniform(bound: float) -> Callable[..., Array]:
     """An initialiser of parameters: U(±bound)."""
 
-    def start(key: Array, shape: tuple[int, ...]) -> Array:
-        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    def start(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
     return start
 

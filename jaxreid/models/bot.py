@@ -228,7 +228,7 @@ class Network(nn.Module):
     def __call__(
         self,
         images: UInt8[Array, "b h w 3"],
-        pids: Int[Array, " b"],
+        pids: Int[Array, " b"] | None,
         *,
         train: bool,
         train_backbone: bool,
@@ -237,7 +237,7 @@ class Network(nn.Module):
 
         Args:
             images: as decoded.
-            pids: training persons; of no effect but on the centre loss.
+            pids: training persons, for the centre loss; None leaves it out.
             train: BatchNorm by the statistics of the batch, outside the backbone.
             train_backbone: the same in the backbone.
         """
@@ -276,7 +276,7 @@ class Network(nn.Module):
         start = initializers.normal(1e-3)
         classifier = nn.Dense(self.num_ids, use_bias=False, kernel_init=start, name="classifier")
         centre = jnp.float32(0)
-        if c.centre:
+        if c.centre and pids is not None:
             # By its name it belongs to the classifier, which another data set's persons replace.
             centre = Centres(self.num_ids, c.centre_rate, name="classifier_centres")(before, pids)
         return Output(before, after, classifier(after), centre)
@@ -318,8 +318,7 @@ def make(
 
     def features(variables: Variables, batch: Batch) -> Features:
         def run(pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b d"]:
-            nobody = jnp.zeros(len(pixels), int)
-            out: Any = network.apply(variables, pixels, nobody, train=False, train_backbone=False)
+            out: Any = network.apply(variables, pixels, None, train=False, train_backbone=False)
             return out.after
 
         pixels = images(batch)

@@ -88,7 +88,7 @@ def test_the_features_are_compared_by_their_cosine():
     # The neck is the stored statistics' affine map of what stands before it.
     other = dataclasses.replace(TINY, neck=False, distance="euclidean").make(2)
     before = np.float64(jax.jit(other.features)(variables, batch))
-    neck = variables["batch_stats"]["bottleneck"]
+    neck = jax.tree.map(np.float64, variables["batch_stats"]["bottleneck"])
     after = (before - neck["mean"]) / np.sqrt(neck["var"] + 1e-5)
     after /= np.linalg.norm(after, axis=1, keepdims=True)
     np.testing.assert_allclose(features, after, atol=1e-5)

@@ -67,7 +67,7 @@ def pair(config, batch, folder, seed=3):
     for tree in (variables, other):
         tree["batch_stats"]["classifier_centres"]["mean"] = np.float32(centres)
     jax.tree.map(np.testing.assert_array_equal, variables, other)
-    return reference.double(), model, variables
+    return reference.double(), model, jax.tree.map(jnp.asarray, variables)
 
 
 def rms(x):
