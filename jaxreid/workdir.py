@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from jaxreid import distributed
 from jaxreid.config import Config, Data, Eval, Optim, Train, flat_keys, validate
 from jaxreid.data import index
@@ -241,6 +244,8 @@ class Run(NamedTuple):
         folder: of the run.
         config: of the run; of a run over all splits of its data, as it was given.
         scores: of `eval/metrics.json`, see `scored_in`; none where it has not been scored.
+        cmc: of `eval/cmc.json` beside it: the share matched within ranks 1, 2, ...; over splits,
+            the mean of theirs. None where there are no scores or no such files.
         unfinished: how far the training has come that the scores are of; "" if to its end.
         when: it was last scored, or else begun, in seconds.
     """
@@ -248,6 +253,7 @@ class Run(NamedTuple):
     folder: Path
     config: Config
     scores: Mapping[str, Any]
+    cmc: Float[np.ndarray, " _"] | None
     unfinished: str
     when: float
 
@@ -272,6 +278,7 @@ def read_run(folder: Path) -> Run:
         scores = dict(json.loads(path.read_bytes())) if path.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not the scores of a run ({error})") from None
+    cmc = _read_cmc(path.with_name("cmc.json")) if scores else None
     if whole:
         unfinished = _unfinished(folder, config, scores.get("step"))
     else:
@@ -284,7 +291,24 @@ def read_run(folder: Path) -> Run:
         done = sum(is_run(split) and not _unfinished(split, config) for split in splits)
         unfinished = f"{done} of {total} splits" if done < total else ""
     when = (path if scores else start).stat().st_mtime
-    return Run(folder, config, scores, unfinished, when)
+    return Run(folder, config, scores, cmc, unfinished, when)
+
+
+def _read_cmc(path: Path) -> Float[np.ndarray, " _"] | None:
+    """The curve that is written there; or else, over splits, the mean of what is in their folders.
+
+    Raises:
+        UserError: a file is not a curve.
+    """
+    curves = []
+    for file in [path] if path.is_file() else path.parent.parent.glob("split*/eval/cmc.json"):
+        try:
+            curves.append(np.array(json.loads(file.read_bytes()), float).reshape(-1))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{file}: not the matches of a run ({error})") from None
+    # Scorings with other lengths of the curve have the ranks of the shortest in common.
+    length = min(map(len, curves), default=0)
+    return np.mean([curve[:length] for curve in curves], axis=0) if length else None
 
 
 def _unfinished(folder: Path, config: Config, scored: int | None = None) -> str:

@@ -684,7 +684,7 @@ def test_the_recipe_of_bot():
     )
     # Of 120 epochs: warm-up over 10, a tenth at 40 and at 70.
     assert (config.train.epochs, optim.warmup, optim.decay_epochs) == (480, 40, (160, 280))
-    _, schedule = make_optimizer(optim, steps_per_epoch=46)
+    _, schedule = make_optimizer(optim, steps_per_epoch=46, total=46 * 120)
     epochs = (0, 20, 40, 120, 200, 400)
     rates = [float(schedule(46 * epoch)) for epoch in epochs]
     assert rates == pytest.approx([3.5e-5, 1.75e-4, 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-6], rel=1e-4)

@@ -64,6 +64,7 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
         "training.png",
         "eval/cameras.json",
         "eval/metrics.json",
+        "eval/cmc.json",
         "eval/cmc.png",
         "eval/ranked.png",
         "eval/attention.png",
@@ -71,6 +72,8 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
     assert any(path.name.startswith("events") for path in (workdir / "tensorboard").iterdir())
     assert (workdir / "checkpoints" / "5").is_dir()
     assert json.loads((workdir / "eval" / "metrics.json").read_text()) == scores
+    curve = json.loads((workdir / "eval" / "cmc.json").read_text())
+    assert (curve[0], curve[4], len(curve)) == (scores["rank1"], scores["rank5"], 50)
     assert {"rank1", "rank5", "rank10", "rank20", "mAP", "num_queries", "num_gallery"} <= set(
         scores
     )

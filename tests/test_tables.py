@@ -187,6 +187,57 @@ def test_a_run_over_all_splits(tmp_path, capsys):
     assert "not finished (9 of 10 splits)" in capsys.readouterr().out
 
 
+def test_the_curves_of_a_tables_rows_in_one_picture(tmp_path, capsys, monkeypatch):
+    curves = {}
+    monkeypatch.setattr(command, "plot_cmc", lambda path, *drawn: curves.update({path: drawn}))
+
+    def leave(name, curve, last=None):
+        config = load_config("jst_rnn_mars", name)
+        config.model.pretrained = "bvlc_reference_caffenet.caffemodel"
+        last = {"step": 60_000, "epoch": 769.0} if last is None else last
+        folder = leave_run(tmp_path / name, config, {"rank1": curve[0]}, last)
+        (folder / "eval" / "cmc.json").write_text(json.dumps(curve))
+
+    leave("cnn", [0.5, 0.6, 0.7])
+    leave("cnn_rnn", [0.6, 0.7], {"step": 30_000, "epoch": 385.0})
+    ilids = load_config("jst_rnn_ilids", "all")
+    for n in range(10):
+        one = dataclasses.replace(ilids, data=dataclasses.replace(ilids.data, split=n))
+        folder = leave_run(tmp_path / f"ilids/split{n}", one, {"rank1": 0.1})
+        (folder / "eval" / "cmc.json").write_text(json.dumps([n / 10, 1.0]))
+    (tmp_path / "ilids" / "eval").mkdir()
+    (tmp_path / "ilids" / "eval" / "metrics.json").write_text('{"rank1": 0.45}')
+
+    arguments = ("--paper=jst_rnn", f"--cmc={tmp_path}/c.png", tmp_path)
+    assert lay_out("--table=2", *arguments) == 0
+    found, title = curves.pop(f"{tmp_path}/c.png")
+    assert title == "JST-RNN, Table 2"
+    assert {name: curve.tolist() for name, curve in found.items()} == {
+        "CNN": [0.5, 0.6, 0.7],
+        "CNN+RNN (not finished)": [0.6, 0.7],
+    }
+    said = capsys.readouterr()
+    assert said.out.startswith("**JST-RNN, Table 2**")
+    assert said.err.endswith(f"drawn: {tmp_path}/c.png\n")
+    assert lay_out("--table=3", *arguments) == 0
+    [(name, curve)] = curves.pop(f"{tmp_path}/c.png")[0].items()
+    assert name.startswith("ALL")
+    assert curve.tolist() == pytest.approx([0.45, 1.0])  # the mean of the splits
+
+    leave("all", [0.7, 0.8])
+    assert lay_out("--table=3", *arguments) == 0
+    assert [name.partition(" (")[0] for name in curves.pop(f"{tmp_path}/c.png")[0]] == [
+        "ALL, iLIDS-VID",
+        "ALL, MARS",
+    ]
+    capsys.readouterr()
+    (tmp_path / "all" / "eval" / "cmc.json").write_text('["x"]')
+    assert lay_out("--table=3", *arguments) == 0
+    assert "all/eval/cmc.json: not the matches of a run" in capsys.readouterr().err
+    assert lay_out("--paper=jst_rnn", "--table=2", "--cmc=c.png", tmp_path / "ilids") == 2
+    assert "--cmc=c.png: no row has a run with eval/cmc.json" in capsys.readouterr().err
+
+
 def test_a_run_that_started_from_another_run_says_so(tmp_path, capsys):
     config = market_row("l0", model_pretrained="runs/other")
     leave_run(tmp_path / "run", config, {"rank1": 0.5})
@@ -221,6 +272,7 @@ def test_latex(tmp_path, capsys):
         (("--paper=duatm",), "--table=None: duatm has no such table of its own rows; expected"),
         (("--paper=duatm", "--table=1", "nowhere"), "nowhere: no such folder"),
         (("--paper=duatm", "--table=1", "--out=/nowhere/t.md"), "--out=/nowhere/t.md: cannot"),
+        (("--paper=duatm", "--table=1", "--cmc=c.png"), "--cmc=c.png: no row has a run with"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, words, capsys):

@@ -27,7 +27,7 @@ HEAD = """\
 
 What a paper prints, where it is in the code, and which test holds it. A row stands for every
 numbered equation, table and figure, and for every hyper-parameter that the paper states. An empty
-departure means that we know of none. The [methods' pages](methods/index.md) tell the departures
+departure means that we know of none. The [methods' pages](methods/index.md) tell those departures
 that matter most.
 
 The last column names the part of `benchmarks/RESULTS.md` that has figures; they are of drawn

@@ -3,7 +3,8 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.ops.boxes import body_part_boxes, strip_boxes
 from jaxreid.paths import local_path
+from jaxreid.report.curves import plot_cmc
 from jaxreid.report.pictures import plot_parts
 from jaxreid.report.tables import find_runs, make_table, to_latex, to_markdown
 
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table.add_argument("--table", help="its number, as the paper prints it: 1 or III")
     table.add_argument("--format", choices=("markdown", "latex"), default="markdown")
     table.add_argument("--out", type=local_path, help="the file to write, instead of printing it")
+    table.add_argument("--cmc", type=local_path, help="the PNG to draw our curves into")
     table.add_argument(
         "runs", nargs="*", type=local_path, help="folders of runs, or that hold such folders"
     )
@@ -55,15 +58,30 @@ def _lay_out(args: argparse.Namespace) -> None:
     table = make_table(args.paper, args.table, runs)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
+    if args.cmc is not None and not table.curves:
+        raise UserError(
+            f"--cmc={args.cmc}: no row has a run with eval/cmc.json, which its scoring writes"
+        )
     text = to_latex(table) if args.format == "latex" else to_markdown(table)
+    if args.cmc is not None:
+        with _writing("cmc", args.cmc):
+            plot_cmc(args.cmc, table.curves, table.title)
+        print(f"drawn: {args.cmc}", file=sys.stderr)  # The table may be on the other stream.
     if args.out is None:
         print(text, end="")
         return
-    try:
+    with _writing("out", args.out):
         Path(args.out).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out={args.out}: cannot write there ({error.strerror})") from None
     print(f"written: {args.out}")
+
+
+@contextmanager
+def _writing(flag: str, path: str) -> Iterator[None]:
+    """What cannot be written is one line, with the flag that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--{flag}={path}: cannot write there ({error.strerror})") from None
 
 
 def _draw_parts(args: argparse.Namespace) -> None:
@@ -87,10 +105,8 @@ def _draw_parts(args: argparse.Namespace) -> None:
         body_part_boxes(jnp.asarray(joints), args.overlap),
         strip_boxes(height, width)[None],
     )
-    try:
+    with _writing("out", args.out):
         plot_parts(args.out, images, joints, boxes)
-    except OSError as error:
-        raise UserError(f"--out={args.out}: cannot write there ({error.strerror})") from None
     print(f"drawn: {args.out}")
 
 

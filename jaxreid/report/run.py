@@ -47,6 +47,7 @@ def write(
         if of.num_valid
     }
     (folder / "cameras.json").write_text(json.dumps(by_camera, indent=2) + "\n")
+    (folder / "cmc.json").write_text(json.dumps(evaluation.ranking.cmc.tolist()) + "\n")
     plot_cmc(folder / "cmc.png", {"this run": evaluation.ranking.cmc}, scores["data"])
     plot_ranked(folder / "ranked.png", ranked_rows(source, shown, config))
     looks = None

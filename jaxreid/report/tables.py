@@ -1,6 +1,7 @@
 """A paper's table with its numbers and ours side by side.
 
     python -m jaxreid.report table --paper=duatm --table=1 runs/*
+    python -m jaxreid.report table --paper=jst_rnn --table=2 --cmc=curves.png runs/*
 
 The rows are the variants of the paper's config files. A run belongs to the row whose config is its
 own, as its `config.json` says, whatever its folder is called: where the data lies, how it is read,
@@ -11,6 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
 
 from jaxreid.command import load_config, load_variants
 from jaxreid.config import Config
@@ -47,6 +51,8 @@ class Table(NamedTuple):
             notes.
         notes: counted from 1.
         others: runs of the method that are none of the rows.
+        curves: matches of our runs within ranks 1, 2, ..., by the row and, where several have any,
+            the data set.
     """
 
     title: str
@@ -54,6 +60,7 @@ class Table(NamedTuple):
     rows: dict[str, dict[str, tuple[list[str], list[int]]]]
     notes: list[str]
     others: list[str]
+    curves: dict[str, Float[np.ndarray, " _"]]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -156,11 +163,14 @@ def fill(files: Sequence[Path], number: str, runs: Sequence[Run]) -> Table:
     def percent(figures: Mapping[str, float], key: str) -> str:
         return f"{100 * figures[key]:.{decimals}f}" if key in figures else _DASH
 
-    table = Table(_title(method, number), columns, {name: {} for name in rows}, [], [])
+    table = Table(_title(method, number), columns, {name: {} for name in rows}, [], [], {})
     ours = [run for run in runs if type(run.config.model) is method]
+    curves: dict[tuple[str, str], tuple[str, Float[np.ndarray, " _"]]] = {}
     for name, data_set, cell in cells:
         matching = [run for run in ours if not differences(run.config, cell.config)]
         run = max(matching, key=lambda run: (bool(run.scores), run.when), default=None)
+        if run is not None and run.cmc is not None:
+            curves[name, data_set] = (" (not finished)" if run.unfinished else "", run.cmc)
         notes = [cell.note, "" if run is None else _words(run, len(matching))]
         table.notes.extend(n for n in dict.fromkeys(notes) if n and n not in table.notes)
         table.rows[name][data_set] = (
@@ -170,6 +180,9 @@ def fill(files: Sequence[Path], number: str, runs: Sequence[Run]) -> Table:
             ],
             [table.notes.index(note) + 1 for note in notes if note],
         )
+    one_set = len({data_set for _, data_set in curves}) == 1
+    for (name, data_set), (note, curve) in curves.items():
+        table.curves[(name if one_set else f"{name}, {data_set}") + note] = curve
     for run in ours:
         apart = {(name, of): differences(run.config, cell.config) for name, of, cell in cells}
         at = min(apart, key=lambda key: len(apart[key]))
