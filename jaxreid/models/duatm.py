@@ -74,7 +74,6 @@ class Config:
     margin: float = 0.2
     lambda1: float = 0.1
     lambda2: float = 0.5
-    logit_scale: float = 1.0
     drop: float = 0.2
     pretrained: str | None = None
     backbone_layers: tuple[int, ...] = (6, 12, 24, 16)
@@ -248,7 +247,7 @@ def make(
             x = flatten(x)
             weights = losses.convex_pooling_weights(key, x.shape[0], x.shape[1], config.drop)
             pooled = jnp.einsum("bs,bsd->bd", weights, x)  # z of Eq. (8)
-            return x, module.filters(x, train=True), config.logit_scale * module.classify(pooled)
+            return x, module.filters(x, train=True), module.classify(pooled)
 
         check_images(batch)
         (x, filters, logits), state = nn.apply(forward, network, mutable=["batch_stats"])(variables)
