@@ -7,6 +7,7 @@ known networks belongs to: another one is one more entry, besides its rules in `
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxreid import pretrained
 from jaxreid.config import Config, Data, ModelConfig
 from jaxreid.errors import UserError, nearest
-from jaxreid.models import osnet
+from jaxreid.models import bot, osnet
 from jaxreid.pretrained import Raw
 from jaxreid.trained import Trained
 from jaxreid.types import Variables
@@ -26,7 +27,7 @@ class Release(NamedTuple):
     """A network of which weights are published.
 
     Attributes:
-        model: the method that runs it; its `arch` is the network's own name.
+        model: the method that runs it; its `arch` has the rules for the names in files.
         parameters: how many the network has without its classifier: a file is laid beside the
             networks of about as many as it has.
         image_size: (height, width) that it was trained with.
@@ -36,6 +37,9 @@ class Release(NamedTuple):
     parameters: int
     image_size: tuple[int, int] = (256, 128)
 
+
+_BOT = bot.Config(centre=0.0)  # No persons, no centres of theirs.
+_AGW = replace(_BOT, pooling="gem", non_local=(0, 2, 3, 0))
 
 RELEASES: Mapping[str, Release] = {
     "osnet_x1_0": Release(osnet.Config("osnet_x1_0"), 2_169_508),
@@ -48,8 +52,12 @@ RELEASES: Mapping[str, Release] = {
     "osnet_ain_x0_75": Release(osnet.Config("osnet_ain_x0_75", test_norm=True), 1_285_754),
     "osnet_ain_x0_5": Release(osnet.Config("osnet_ain_x0_5", test_norm=True), 630_034),
     "osnet_ain_x0_25": Release(osnet.Config("osnet_ain_x0_25", test_norm=True), 201_864),
+    "bot_resnet50": Release(_BOT, 23_510_080),
+    "bot_resnet50_ibn_a": Release(replace(_BOT, backbone="resnet50_ibn_a"), 23_510_080),
+    "agw_resnet50": Release(_AGW, 23_538_768),
+    "agw_resnet50_ibn_a": Release(replace(_AGW, backbone="resnet50_ibn_a"), 23_538_768),
 }
-"""The known networks, by their names in `jaxreid.pretrained`."""
+"""The known networks by their names."""
 
 # Not among a network's parameters, or of as many persons as it was trained on.
 _UNCOUNTED = re.compile(r".*(classifier|running_\w+|num_batches_tracked).*")
@@ -83,11 +91,11 @@ def _recognised(raw: Raw) -> tuple[str, Variables]:
     Raises:
         UserError: it is of none; says of which it has the most layers, and what is otherwise there.
     """
-    if raw.arch is not None and raw.arch in RELEASES:
+    if raw.arch is not None and raw.arch in RELEASES:  # A file of our own says it.
         return raw.arch, _filled(raw, raw.arch)
     size = sum(array.size for name, array in raw.arrays.items() if not _UNCOUNTED.match(name))
     nearest_first = sorted(RELEASES, key=lambda name: abs(RELEASES[name].parameters - size))
-    known = {name: pretrained.known(raw, name) for name in nearest_first}
+    known = {name: pretrained.known(raw, RELEASES[name].model.arch) for name in nearest_first}
     best = max(known, key=lambda name: known[name])  # The first of several.
     reason = (
         f"of no network that is known here: {len(raw.arrays)} arrays"
@@ -102,7 +110,7 @@ def _recognised(raw: Raw) -> tuple[str, Variables]:
         reason = str(error)
     # Others of the same size: a network is traced for each, which takes a second.
     for name in nearest_first:
-        if name != best and abs(RELEASES[name].parameters - size) < 0.02 * size:
+        if name != best and abs(RELEASES[name].parameters - size) < 0.1 * size:
             with suppress(UserError):
                 return name, _filled(raw, name)
     raise UserError(reason)
@@ -112,7 +120,10 @@ def _filled(raw: Raw, name: str) -> Variables:
     """The method's variables with a file's weights; zeros for the classifier, which nobody asks."""
     release = RELEASES[name]
     shapes = jax.eval_shape(release.model.make(1).init, jax.random.key(0), _example(release))
-    variables, _ = pretrained.install(shapes, pretrained.convert(raw, name))
+    weights = pretrained.convert(raw, release.model.arch)
+    if weights.arch != release.model.arch:
+        raise UserError(f"{raw.source}: of {weights.arch} alone; expected all of {name}")
+    variables, _ = pretrained.install(shapes, weights)
     return jax.tree.map(
         lambda x: np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
         variables,

@@ -4,22 +4,21 @@ import pytest
 
 from jaxreid import pretrained, released
 from jaxreid.errors import UserError
-from jaxreid.pretrained import rules
+from jaxreid.pretrained import Raw, rules
 from jaxreid.types import Batch
-from tests.pretrained import osnet_files, writers
+from tests.pretrained import osnet_files, test_bot, writers
 
 
 @pytest.mark.parametrize("name", released.RELEASES)
 def test_every_release_is_whole(name):
     release = released.RELEASES[name]
-    assert release.model.arch == name
-    assert name in rules.ARCHITECTURES
+    assert release.model.arch in rules.ARCHITECTURES
     release.model.validate()
     shapes = jax.eval_shape(
         release.model.make(1).init, jax.random.key(0), released._example(release)
     )
-    backbone = jax.tree.leaves(shapes["params"]["backbone"])
-    assert sum(leaf.size for leaf in backbone) == release.parameters
+    network = {name: tree for name, tree in shapes["params"].items() if name != "classifier"}
+    assert sum(leaf.size for leaf in jax.tree.leaves(network)) == release.parameters
 
 
 @pytest.mark.parametrize(
@@ -44,6 +43,26 @@ def test_a_file_is_recognised(name, prefix, wrapper, tmp_path):
     assert not np.any(found.variables["params"]["classifier"]["kernel"])
     mean = found.variables["preprocessing"]["backbone"]["mean"]
     np.testing.assert_allclose(mean, 255 * np.array([0.485, 0.456, 0.406]), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bot_resnet50_ibn_a", "agw_resnet50"])
+@pytest.mark.parametrize("names", ["fast-reid", "reid-strong-baseline"])
+def test_a_network_around_a_resnet_is_recognised(name, names):
+    release = released.RELEASES[name]
+    example = released._example(release)
+    shapes = jax.eval_shape(release.model.make(9).init, jax.random.key(0), example)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+    raw = Raw("a file", "torch", test_bot.published(ones, *test_bot.HEADS[names]))
+    found, variables = released._recognised(raw)
+    assert found == name
+    assert np.all(variables["params"]["bottleneck"]["scale"] == 1)
+    assert not np.any(variables["params"]["classifier"]["kernel"])
+    # The backbone alone knows nobody.
+    below = f"{test_bot.HEADS[names][0]}."
+    alone = {key.removeprefix(below): array for key, array in raw.arrays.items() if below in key}
+    with pytest.raises(UserError, match="of no network that is known here"):
+        released._recognised(raw._replace(arrays=alone))
 
 
 @pytest.mark.slow
