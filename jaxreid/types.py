@@ -65,11 +65,14 @@ class AttentionMap:
         over: what the grid lies on: the item's own image, its partner's, or, for map k of a
             clip, frame k. Items 2i and 2i+1 of the batch are partners.
         names: of the n maps, where each has a meaning of its own.
+        shown: in `attention.png`, over frames: from zero to the peak of the clip; or from the least
+            to the greatest of each frame, for masks that are far from zero everywhere.
     """
 
     weights: Float[Any, "b n h w"]
     over: Literal["self", "partner", "frames"] = dataclasses.field(metadata={"static": True})
     names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+    shown: Literal["peak", "range"] = dataclasses.field(default="peak", metadata={"static": True})
 
 
 class ReidModel(NamedTuple):

@@ -364,7 +364,7 @@ def make(
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
         """The paper's Fig. 6: the mask of every frame."""
         masks = run(variables, frames(batch)).masks
-        return {name: AttentionMap(mask, "frames") for name, mask in masks.items()}
+        return {name: AttentionMap(mask, "frames", shown="range") for name, mask in masks.items()}
 
     return ReidModel(
         *(init, features, distance, loss, explain if config.blocks else None),

@@ -243,8 +243,9 @@ def plot_clips(
 ) -> None:
     """Draws where a model looked in clips: the frames, and below them every map.
 
-    A map is heat over its frame, from zero to the peak of the clip. A map of one cell is a weight
-    of the frame: a bar as high as its share of the clip's largest, and the number.
+    A map is heat over its frame, from zero to the peak of the clip; or, where it is shown so, from
+    the least to the greatest of the frame, which stand below it. A map of one cell is a weight of
+    the frame: a bar as high as its share of the clip's largest, and the number.
 
     Args:
         path: the PNG to write.
@@ -267,10 +268,12 @@ def plot_clips(
     h, w = images.shape[2:4]
     scale = min(192 / h, 320 / w)
     size = width, height = round(scale * w), round(scale * h)
-    margin, gap, head, bar = 24, 6, 60, 56
+    margin, gap, head, bar, caption = 24, 6, 60, 56, 18
     label = max(96, 16 + 10 * max(map(len, weights)))
     block_width = label + len(shown) * (width + gap) + 3 * gap
-    heights = {n: bar if heat.shape[2:] == (1, 1) else height for n, heat in weights.items()}
+    bars = {name for name, heat in weights.items() if heat.shape[2:] == (1, 1)}
+    ranges = {name for name, m in maps.items() if m.shown == "range"} - bars
+    heights = {n: bar if n in bars else height + caption * (n in ranges) for n in weights}
     block_height = head + height + gap + sum(heights.values()) + gap * len(heights) + gap
     across = 2 if len(images) > 1 else 1
     down = math.ceil(len(images) / across)
@@ -291,10 +294,16 @@ def plot_clips(
             sheet.text(left + label // 2, middle + 12, f"peak {peak:.2g}", color=FAINT)
             for j, frame in enumerate(shown):
                 x, here = left + label + j * (width + gap), heat[item, frame]
-                if heights[name] == height:
-                    sheet.paste(_overlay(_pixels(clip[frame], size), here, peak), x, y)
-                else:
+                if name in bars:
                     sheet.bar(x, y + bar - 16, width, bar - 16, float(here[0, 0]), peak)
+                    continue
+                full = peak
+                if name in ranges:
+                    least, most = float(here.min()), float(here.max())
+                    words = f"{least:.2f} to {most:.2f}"
+                    sheet.text(x + width // 2, y + height + 9, words, color=FAINT)
+                    here, full = here - least, most - least
+                sheet.paste(_overlay(_pixels(clip[frame], size), here, full), x, y)
             y += heights[name] + gap
     sheet.save(path)
 

@@ -300,7 +300,7 @@ def test_masks_lie_on_the_frames():
         "cosam4": (4, 3, 4, 2),
         "cosam5": (4, 3, 4, 2),
     }
-    assert {m.over for m in maps.values()} == {"frames"}
+    assert {(m.over, m.shown) for m in maps.values()} == {("frames", "range")}
     assert all(((m.weights > 0) & (m.weights < 1)).all() for m in maps.values())
     # A frame that is like the others is not masked as one that is not.
     alike = batch._replace(images=jnp.broadcast_to(batch.images[:, :1], batch.images.shape))

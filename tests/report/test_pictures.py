@@ -173,6 +173,26 @@ def test_weights_of_whole_frames_are_bars_and_maps_are_heat(tmp_path):
     assert len(frames) == 1
 
 
+def test_masks_run_from_the_least_to_the_greatest_of_each_frame(tmp_path):
+    images = np.full((1, 3, 64, 32, 3), 90, np.uint8)
+    mask = np.full((1, 3, 4, 2), 0.4, np.float32)
+    mask[0, 0, :2] = 0.44
+    mask[0, 1, :2] = 0.8  # the third frame has one value everywhere
+
+    def warm_columns(shown):
+        maps = {"mask": AttentionMap(mask, "frames", shown=shown)}
+        pictures.plot_clips(tmp_path / "clips.png", images, maps)
+        picture = pixels(tmp_path / "clips.png")
+        warm = picture[..., 0] - picture[..., 2] > 60
+        starts = np.flatnonzero(np.diff(warm.any(axis=0).astype(int), prepend=0) == 1)
+        return [int(warm[:, start + 40].sum()) for start in starts]
+
+    first, second = warm_columns("range")
+    assert first == second > 0
+    # From zero to the peak of the clip, the first frame's step of 0.04 cannot be seen.
+    assert len(warm_columns("peak")) == 1
+
+
 def test_parts_are_boxes_and_joints_dots(tmp_path):
     images = np.full((2, 112, 56, 3), 90, np.uint8)  # shown twice as large, 48 pixels around
     boxes = np.tile([[0.0, 20.0 * k, 56.0, 20.0 * k + 20] for k in range(5)], (2, 1, 1))
