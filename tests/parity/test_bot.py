@@ -104,6 +104,8 @@ def test_the_loss_every_gradient_and_the_statistics(name, tmp_path):
     # What has no effect but rounding is compared with the gradients at large.
     floor = 1e-3 * max(rms(want[name]) for name in grads)
     errors = {name: rms(g - want[name]) / max(rms(want[name]), floor) for name, g in grads.items()}
+    # A bias in front of a BatchNorm has no gradient but rounding.
+    errors = {name: e for name, e in errors.items() if not name.endswith("out/bias")}
     worst = max(errors, key=errors.get)
     assert errors[worst] < 1e-4, (worst, errors[worst])
 
