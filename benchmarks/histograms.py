@@ -44,8 +44,8 @@ def main() -> None:
 def describe(source: Source, split: str, stripes: int, levels: int) -> Float[np.ndarray, "n c"]:
     """Roots of the histograms of every image of a split, so that products are coefficients."""
     rows = np.arange(len(getattr(source.data, split).pids))
-    images = source.images(split, np.array_split(rows, max(1, len(rows) // 64)), SIZE)
-    found = [histograms(image, stripes, levels) for batch in images for image in np.asarray(batch)]
+    images = source.images(split, rows[:, None], SIZE)
+    found = [histograms(np.asarray(image)[0], stripes, levels) for image in images]
     return np.sqrt(np.stack(found)).astype(np.float32)
 
 
