@@ -53,9 +53,25 @@ def drawn(config, seed):
     return reference
 
 
-def pair(config, batch, folder, seed=3):
+def settle(reference, batch):
+    """Gives every BatchNorm the statistics of the batch: non-local blocks multiply maps by maps,
+    which grow beyond all bounds where nothing keeps their scale."""
+    norms = [m for m in reference.modules() if hasattr(m, "running_var")]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        reference.double().train()(normalised(np.array(batch.images)))
+    for norm, momentum in zip(norms, before):
+        norm.momentum = momentum
+    reference.float()
+
+
+def pair(config, batch, folder, seed=3, settled=False):
     """(the reference in float64, our model, our variables with its weights)."""
     reference = drawn(config, seed)
+    if settled:
+        settle(reference, batch)
     content = {"model": reference.state_dict(), "epoch": 119}
     paths = torch_files(content, folder)
     model = config.make(NUM_IDS)
@@ -132,7 +148,7 @@ FULL = bot.Config(
 def test_the_whole_network_equals_pytorch(train, tmp_path):
     """ResNet-50-IBN-a, non-local blocks, GeM and the neck: every map, vector and logit."""
     batch = images(97, 64, items=6)
-    reference, _, variables = pair(FULL, batch, tmp_path)
+    reference, _, variables = pair(FULL, batch, tmp_path, settled=True)
     reference.train(train)
     with torch.no_grad():
         *want, want_maps = reference(normalised(np.array(batch.images)))
@@ -156,7 +172,9 @@ def test_the_whole_network_equals_pytorch(train, tmp_path):
     }
     errors |= {n: error(g, w.numpy()) for n, g, w in zip(got._fields, got, want)}
     assert set(errors) == {"layer1", "layer2", "layer3", "layer4", "before", "after", "logits"}
-    assert max(errors.values()) < 1e-4, errors
+    # The neck divides by the small deviation of six vectors, which enlarges rounding.
+    limits = {name: 2e-4 if train and name == "after" else 1e-4 for name in errors}
+    assert all(errors[name] < limits[name] for name in errors), errors
 
 
 def test_reid_strong_baselines_names(tmp_path):
