@@ -165,7 +165,8 @@ def test_where_the_cache_is(tmp_path):
         "import jax; from jaxreid.command import use_compilation_cache;"
         "use_compilation_cache(); print(jax.config.jax_compilation_cache_dir)"
     )
-    there = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    chosen = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
+    there = {k: v for k, v in os.environ.items() if k not in chosen}
     for env, said in (
         ({**there, "HOME": str(tmp_path)}, f"{tmp_path}/.cache/jaxreid/xla\n"),
         ({**there, "XDG_CACHE_HOME": "/some"}, "/some/jaxreid/xla\n"),
