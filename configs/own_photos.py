@@ -1,6 +1,6 @@
 """A network for one's own photographs, from random weights, on two processor cores.
 
-    python -m jaxreid.main --config=own_photos --config.data.name=csv \
+    python -m jaxreid.main --config=configs/own_photos.py --config.data.name=csv \
         --config.data.root=photos/index.csv --workdir=runs/own_photos
 
 BoT, made small: a narrow ResNet on images of 128 x 64. Warm-up, the neck, smoothed labels, random

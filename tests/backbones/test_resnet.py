@@ -200,7 +200,7 @@ def test_small_images_are_one_clear_line():
 def test_half_of_the_channels_are_normalised_per_image():
     """ResNet-IBN-a: behind the first convolution of each bottleneck but the last stage's."""
     network = ResNet((1, 1), width=8, ibn=True)
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
     variables = drawn(network, 32, 32)
     params, stats = variables["params"], variables["batch_stats"]
     assert "layer1_0_bn1_in" in params
