@@ -35,8 +35,8 @@ Norm: TypeAlias = Literal["batch", "ibn", "ain"]
 # Which blocks of conv2, conv3 and conv4 normalise instances inside of their residual.
 _AIN = ((True, True), (False, True), (True, False))
 
-# PyTorch's InstanceNorm. The mean first: the fast variance cancels where a map is nearly constant.
-instance_norm = partial(nn.InstanceNorm, epsilon=1e-5, use_fast_variance=False)
+# The mean first: the fast variance cancels where a map is nearly constant.
+instance_norm = partial(layers.instance_norm, use_fast_variance=False)
 
 
 @jax.custom_vjp
