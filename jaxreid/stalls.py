@@ -28,8 +28,9 @@ class Stalls:
         if step - self._first < PATIENCE:
             return
         for name in sorted(self._chance.keys() & values.keys()):
-            mean = sum(of_step[name] for _, of_step in self._recent) / len(self._recent)
-            chance = self._chance[name]
+            # A row of scores has no losses.
+            losses = [of_step[name] for _, of_step in self._recent if name in of_step]
+            mean, chance = sum(losses) / len(losses), self._chance[name]
             if abs(mean - chance) < NEAR * chance:
                 del self._chance[name]
                 yield (

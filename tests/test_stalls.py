@@ -38,3 +38,9 @@ def test_what_comes_back_to_chance_is_told():
 
 def test_a_margin_of_zero_has_no_chance():
     assert not list(lines([{"triplet": 0.0}] * 300, chance={"triplet": 0.0}))
+
+
+def test_rows_of_scores_among_the_losses_change_nothing():
+    stays = [{"triplet": 0.2}, {"rank1": 0.5, "mAP": 0.4}] * 30
+    [line] = lines(stays, chance={"triplet": 0.2})
+    assert line.startswith("step 210: ")  # the first row of losses after 200 steps
