@@ -269,12 +269,23 @@ def make(
         return total, (state, {**terms, "accuracy": accuracy})
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
-        """The paper's Fig. 8: for each position of an image, where it looked in both images."""
+        """The paper's Fig. 8: for each position of an image, where it looked in both images.
+
+        Of clips, what three frames of a clip and of its partner saw in each of its frames.
+        """
         x_grid = grid(variables, batch)
         b, height, width, _ = x_grid.shape
         x = flatten(x_grid)
         filters = apply(variables, x, method="filters", train=False)
-        partner = x.reshape(b // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
+        if config.sequence != "positions":
+            seen = [attention.attention_weights(f, x) for f in (filters, partners(filters))]
+            references = sorted({(2 * i + 1) * width // 6 for i in range(3)})
+            return {
+                f"{whose} frame {k + 1}": AttentionMap(weights[:, k, :, None, None], "frames")
+                for k in references
+                for whose, weights in zip(("own", "other's"), seen)
+            }
+        partner = partners(x)
 
         def lay_out(weights: Float[Array, "b n s"]) -> Float[Array, "b n i j"]:
             return weights.reshape(b, -1, height, width)
@@ -298,9 +309,8 @@ def make(
     def vector(_: Variables, feats: Features) -> Float[Array, "b d"]:
         return feats.x.mean(axis=1)
 
-    has_maps = config.matching != "average" and config.sequence == "positions"
     return ReidModel(
-        *(init, features, distance, loss, explain if has_maps else None, pool),
+        *(init, features, distance, loss, explain if config.matching != "average" else None, pool),
         vector=None if config.matching == "average" else vector,
         chance={"triplet": config.margin, "cross_entropy": math.log(num_ids)},
     )
@@ -314,6 +324,11 @@ def intra_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
 def inter_distance(a: FeatureSequence, b: FeatureSequence) -> Float[Array, ""]:
     """Table 2, Inter: each sequence against the other one aligned with it, both ways."""
     return attention.dual_attention_distance(a._replace(refined=a.x), b._replace(refined=b.x))
+
+
+def partners(x: Float[Array, "b *s"]) -> Float[Array, "b *s"]:
+    """Items 2i and 2i + 1 in each other's place."""
+    return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
 def flatten(grid: Float[Array, "b i j d"]) -> Float[Array, "b s d"]:

@@ -529,10 +529,17 @@ def make(
         return total, (state, {**terms, "accuracy": jnp.mean((logits > 0) == same, where=counted)})
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
-        """The paper's Figs. 6 and 8: when and where."""
-        out = run(variables, frames_of(batch), batch.mask)
+        """The paper's Figs. 6 and 8: when, where, and the channel of a map that has its peak."""
+        clips = frames_of(batch)
+        if clips.dtype == jnp.uint8:
+            of_frames = maps(variables, clips.reshape(-1, *clips.shape[2:]))
+            clips = of_frames.reshape(*clips.shape[:2], *of_frames.shape[1:])
+        out = run(variables, clips, batch.mask)
         found = {}
         if out.where is not None:
+            strongest = jnp.argmax(clips.max(axis=(2, 3)), axis=-1)[:, :, None, None, None]
+            response = jnp.take_along_axis(clips, strongest, axis=-1)[..., 0]
+            found["response"] = AttentionMap(response.astype(jnp.float32), "frames", shown="range")
             found["where"] = AttentionMap(out.where, "frames")
         if out.when is not None:
             found["when"] = AttentionMap(out.when[:, :, None, None], "frames")

@@ -262,7 +262,8 @@ function showAttention(section) {
     others.forEach((canvas, k) => canvas.addEventListener("pointermove", (event) => {
       const map = looks.maps[k], size = map.grid[0] * map.grid[1];
       const m = Math.min(n, map.names.length - 1), cell = pointed(canvas, map.grid, event);
-      const value = item.maps[k].peaks[m] * item.maps[k].data[m * size + cell] / 255;
+      const {least, peaks, data} = item.maps[k];
+      const value = least[m] + (peaks[m] - least[m]) * data[m * size + cell] / 255;
       output.textContent = `${map.name} at ${where(cell, map.grid)}: ${said(value)}`;
     }));
     const middle = item.cells ? item.cells.indexOf(Math.floor(looks.grid[0] / 2) * looks.grid[1] + Math.floor(looks.grid[1] / 2)) : 0;
@@ -303,10 +304,10 @@ function showAttention(section) {
       at = within(t, 0, pictures.length - 1);
       draw(own, pictures[at]);
       const words = looks.maps.map((map, k) => {
-        const value = said(item.maps[k].peaks[at]);
+        const {least, peaks} = item.maps[k], value = said(peaks[at]);
         if (one(map)) return `${map.name}: weight ${value}`;
         draw(others[k], pictures[at], {over: heat(item, k, at)});
-        return `${map.name}: up to ${value}`;
+        return `${map.name}: ${least[at] ? `from ${said(least[at])}` : "up"} to ${value}`;
       });
       buttons.forEach((button, k) => {
         button.tabIndex = k === at ? 0 : -1;

@@ -15,14 +15,18 @@ from jaxreid.config import flat_keys
 from jaxreid.metrics import Ranking
 from jaxreid.pages import picture, render
 from jaxreid.report.charts import cmc_chart, training_charts
-from jaxreid.report.pictures import HEAT, HEAT_ALPHA, RankedRow, decimals_of, read
+from jaxreid.report.pictures import HEAT, HEAT_ALPHA, Kind, RankedRow, decimals_of, read
 from jaxreid.report.words import SCORES, percent, protocol
 from jaxreid.types import AttentionMap, Batch
 
 THUMBNAIL, LOOKED_AT, FRAME = 128, 256, 160  # Heights in pixels.
 FRAMES = 16  # Of a clip, evenly spaced.
 
-Kind = Literal["query", "hit", "miss"]
+_SHOWS: dict[Kind, str] = {
+    "hit": "the same person",
+    "miss": "another person",
+    "distractor": "a distractor",
+}
 
 
 class Item(NamedTuple):
@@ -150,18 +154,16 @@ def leaf(row: RankedRow) -> Leaf:
         [f"pid {row.query_pid}", f"cam {row.query_camid}"],
     )
     decimals = decimals_of(row.distances)
-    found = zip(row.gallery, row.pids, row.camids, row.distances, row.correct, row.ranks)
+    found = zip(row.gallery, row.kinds, row.pids, row.camids, row.distances, row.ranks)
     items = []
-    for pixels, pid, camid, distance, correct, rank in found:
-        kind: Kind = "hit" if correct else "miss"
-        shows = "the same person" if correct else "another person"
+    for pixels, kind, pid, camid, distance, rank in found:
         far = f"{distance:.{decimals}f}"
         items.append(
             Item(
                 kind,
                 picture(np.asarray(read(pixels)), THUMBNAIL),
-                f"Rank {rank}, {shows}: person {pid}, camera {camid}, distance {far}",
-                f"{'✓' if correct else '✗'} {rank:,}",
+                f"Rank {rank}, {_SHOWS[kind]}: person {pid}, camera {camid}, distance {far}",
+                f"{'✓' if kind == 'hit' else '✗'} {rank:,}",
                 [f"pid {pid}", f"cam {camid}", far],
             )
         )
@@ -171,7 +173,8 @@ def leaf(row: RankedRow) -> Leaf:
 def attention(looks: Looks) -> dict[str, Any]:
     """What the script draws: pictures, and maps as bytes from 0 to 255 of their peak.
 
-    Over frames, 255 is the peak of the clip.
+    Over frames, 255 is the peak of the clip; or, where maps are shown by their range, 0 and 255 are
+    the least and the greatest of the frame.
     """
     images = np.asarray(looks.batch.images)
     # JAX returns them by name: first what lies over the item itself.
@@ -193,7 +196,7 @@ def attention(looks: Looks) -> dict[str, Any]:
             {
                 "words": f"{role}: person {int(pid)}, camera {int(camid)}",
                 "pictures": [picture(x, LOOKED_AT if frames is None else FRAME) for x in shown],
-                "maps": [_pack(w[i], clips) for w in weights.values()],
+                "maps": [_pack(w[i], clips, maps[name].shown) for name, w in weights.items()],
                 "cells": None if reference is None else _cells(reference[i]),
             }
         )
@@ -217,11 +220,16 @@ def attention(looks: Looks) -> dict[str, Any]:
     }
 
 
-def _pack(weights: Float32[np.ndarray, "n h w"], together: bool) -> dict[str, Any]:
+def _pack(weights: Float32[np.ndarray, "n h w"], together: bool, shown: str) -> dict[str, Any]:
     peaks = weights.max(axis=(1, 2))
-    full = np.full_like(peaks, peaks.max()) if together else peaks
-    shares = weights / np.maximum(full, 1e-12)[:, None, None]
+    least, full = np.zeros_like(peaks), peaks
+    if shown == "range":
+        least = weights.min(axis=(1, 2))
+    elif together:
+        full = np.full_like(peaks, peaks.max())
+    shares = (weights - least[:, None, None]) / np.maximum(full - least, 1e-12)[:, None, None]
     return {
+        "least": [float(f"{value:.4g}") for value in least],
         "peaks": [float(f"{peak:.4g}") for peak in peaks],
         "data": _bytes((255 * np.clip(shares, 0, 1)).round().astype(np.uint8)),
     }

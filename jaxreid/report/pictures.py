@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, UInt8
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from jaxreid.data.tables import DISTRACTOR
 from jaxreid.errors import UserError
 from jaxreid.report.curves import DPI, save
 from jaxreid.types import AttentionMap
@@ -22,12 +23,22 @@ Picture = str | Path | UInt8[np.ndarray, "h w 3"]
 """An image file, or its pixels."""
 
 
+Kind = Literal["query", "hit", "miss", "distractor", ""]
+"""Of a picture in a row of ranked ones; empty where nobody knows."""
+
 Pictures = UInt8[np.ndarray, "b *t h w 3"]
 Pixels = tuple[int, int]
 
 INK, FAINT = "#222222", "#777777"
 GREEN, RED, BLUE, YELLOW = (0, 158, 70), (214, 39, 40), (31, 90, 180), (255, 225, 0)
-GREY = (170, 170, 170)
+GREY, PURPLE = (170, 170, 170), (126, 61, 160)
+KINDS: dict[Kind, tuple[int, int, int]] = {
+    "query": BLUE,
+    "hit": GREEN,
+    "miss": RED,
+    "distractor": PURPLE,
+    "": GREY,
+}
 PARTS = {
     "whole body": (120, 120, 120),
     "head": RED,
@@ -68,25 +79,32 @@ class RankedRow(NamedTuple):
     first: int = 0
     ap: float = math.nan
 
+    @property
+    def kinds(self) -> list[Kind]:
+        """Of the gallery items: a distractor is nobody in particular."""
+        wrong: list[Kind] = ["distractor" if pid == DISTRACTOR else "miss" for pid in self.pids]
+        return ["hit" if correct else kind for correct, kind in zip(self.correct, wrong)]
+
 
 class Cell(NamedTuple):
     """A picture in a row of ranked ones.
 
     Attributes:
         picture: what is shown.
-        kind: the query, a hit or a miss; or empty where nobody knows.
+        kind: what it is to the query.
         head: stands below it.
         foot: stands below that.
     """
 
     picture: Picture
-    kind: Literal["query", "hit", "miss", ""]
+    kind: Kind
     head: str
     foot: str = ""
 
 
 def plot_ranked(path: str | Path, rows: Sequence[RankedRow]) -> None:
-    """Draws queries, each with its gallery items framed in green (correct) or red (wrong).
+    """Draws queries, each with its gallery items framed: green (correct), red (wrong), or purple
+    (a distractor).
 
     Args:
         path: the PNG to write.
@@ -101,16 +119,11 @@ def plot_ranked(path: str | Path, rows: Sequence[RankedRow]) -> None:
     decimals = decimals_of(distance for row in rows for distance in row.distances)
 
     def cells(row: RankedRow) -> list[Cell]:
-        items = zip(row.gallery, row.pids, row.camids, row.distances, row.correct)
+        items = zip(row.gallery, row.kinds, row.pids, row.camids, row.distances)
         query = Cell(row.query, "query", f"{row.query_pid} · c{row.query_camid}")
         return [query] + [
-            Cell(
-                picture,
-                "hit" if correct else "miss",
-                f"{pid} · c{camid}",
-                f"{distance:.{decimals}f}",
-            )
-            for picture, pid, camid, distance, correct in items
+            Cell(picture, kind, f"{pid} · c{camid}", f"{distance:.{decimals}f}")
+            for picture, kind, pid, camid, distance in items
         ]
 
     plot_rows(path, [cells(row) for row in rows])
@@ -133,7 +146,6 @@ def plot_rows(path: str | Path, rows: Sequence[Sequence[Cell]]) -> None:
     """
     width, height, frame, gap, margin, head, caption = 112, 224, 6, 12, 24, 56, 44
     longest = max(map(len, rows))
-    colors = {"query": BLUE, "hit": GREEN, "miss": RED, "": GREY}
 
     def corner(i: int, j: int) -> Pixels:
         """Where the picture in row i and column j starts; column 0 is the query's."""
@@ -150,7 +162,7 @@ def plot_rows(path: str | Path, rows: Sequence[Sequence[Cell]]) -> None:
         for j, cell in enumerate(row):
             x, y = corner(i, j)
             pixels = _pixels(cell.picture, (width, height))
-            sheet.framed(pixels, x, y, frame, colors[cell.kind])
+            sheet.framed(pixels, x, y, frame, KINDS[cell.kind])
             # Bold says it again to those who cannot tell green from red.
             weight = "bold" if cell.kind == "hit" else "normal"
             sheet.text(x + width // 2, y + height + 16, cell.head, weight=weight)

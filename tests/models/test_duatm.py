@@ -143,6 +143,22 @@ def gru():
     return clips("gru")
 
 
+def test_explain_shows_what_frames_saw_in_both_clips(gru):
+    config, variables, batch = gru
+    model = config.make(2)
+    maps = model.explain(variables, batch)
+    assert list(maps) == [f"{whose} frame {k}" for k in (1, 2, 3) for whose in ("own", "other's")]
+    assert {m.over for m in maps.values()} == {"frames"}
+    feats = model.features(variables, batch)
+    for k in range(3):
+        for whose, other in (("own", 0), ("other's", 1)):
+            for item in range(2):  # What frame k of a clip saw in the frames of this one.
+                filters = feats.filters[(item + other) % 2]
+                want = ops.attention_weights(filters, feats.x[item])[k]
+                got = maps[f"{whose} frame {k + 1}"].weights[item, :, 0, 0]
+                np.testing.assert_allclose(got, want, atol=1e-6)
+
+
 def frame_vectors(config, variables, images):
     """The mean of the backbone's map, of every frame, in float64."""
     network = duatm.Network(config, 2, jnp.float32)

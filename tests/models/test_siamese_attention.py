@@ -476,11 +476,17 @@ def test_pictures_and_frames(variables):
     batch = batch._replace(mask=mask)
     found = jax.jit(model.explain)(variables, batch)
     assert {name: m.weights.shape for name, m in found.items()} == {
+        "response": (4, 3, 3, 3),
         "where": (4, 3, 3, 3),
         "when": (4, 3, 1, 1),
     }
     assert {m.over for m in found.values()} == {"frames"}
     np.testing.assert_allclose(found["when"].weights[3, :, 0, 0], [1, 0, 0], atol=1e-6)
+    # The channel of a frame's map that has the highest peak.
+    maps = float64(jax.jit(model.maps)(variables, batch.images[2]))
+    for response, frame in zip(float64(found["response"].weights)[2], maps):
+        want = max((frame[..., c] for c in range(frame.shape[-1])), key=np.max)
+        np.testing.assert_allclose(response, want, rtol=1e-4, atol=1e-5)
     # α is a softmax of the frames' descriptors.
     frames = float64(jax.jit(model.frames)(variables, batch))
     assert frames.shape == (4, 3, 5)

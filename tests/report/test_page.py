@@ -210,6 +210,23 @@ def test_attention_over_clips_runs_to_the_peak_of_the_clip_and_shows_some_frames
     assert set(base64.b64decode(item["maps"][0]["data"])) == {0}  # nothing was looked at
 
 
+def test_masks_over_clips_run_over_the_range_of_each_frame():
+    weights = np.linspace(0.4, 0.6, 2 * 3 * 8, dtype=np.float32).reshape(2, 3, 4, 2)
+    batch = Batch(np.full((2, 3, 8, 4, 3), 9, np.uint8), np.array([3, 4]), np.array([1, 2]))
+    found = attention(Looks(batch, {"mask": AttentionMap(weights, "frames", shown="range")}))
+    mask = found["items"][1]["maps"][0]
+    np.testing.assert_allclose(mask["least"], weights[1].min(axis=(1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(mask["peaks"], weights[1].max(axis=(1, 2)), rtol=1e-3)
+    values = np.frombuffer(base64.b64decode(mask["data"]), np.uint8).reshape(3, 8)
+    np.testing.assert_allclose(values, np.linspace(0, 255, 8)[None].repeat(3, axis=0), atol=1)
+
+
+def test_distractors_are_told_from_other_persons():
+    found = leaf(ranked_row(1, pids=[7, 0])).items
+    assert [item.kind for item in found] == ["query", "hit", "distractor"]
+    assert found[2].alt.startswith("Rank 2, a distractor: ")
+
+
 def test_names_of_maps_are_kept_and_numbers_stand_in_for_them():
     batch = Batch(np.stack([grey()] * 2), np.array([7, 7]), np.array([1, 2]))
     ones = np.ones((2, 2, 4, 2))

@@ -15,12 +15,12 @@ def one_hot(count, h, w):
     return np.broadcast_to(np.eye(h * w).reshape(h * w, h, w), (count, h * w, h, w))
 
 
-def test_ranked_frames_are_green_and_red(tmp_path):
+def test_ranked_frames_are_green_and_red_and_purple_for_distractors(tmp_path):
     Image.fromarray(grey()).save(tmp_path / "item.png")
     gallery = [str(tmp_path / "item.png"), tmp_path / "item.png", grey(200, 90)]
     rows = [
-        RankedRow(grey(), 7, 1, gallery, [7, 8, 7], [2, 3, 4], [0.1, 0.2, 0.3], correct)
-        for correct in ([True, False, True], [False, False, True])
+        RankedRow(grey(), 7, 1, gallery, pids, [2, 3, 4], [0.1, 0.2, 0.3], correct)
+        for pids, correct in (([7, 8, 7], [True, False, True]), ([0, 9, 7], [False, False, True]))
     ]
     rows.append(RankedRow(grey(), 9, 1, [], [], [], [], []))  # nothing admissible
     pictures.plot_ranked(tmp_path / "ranked.png", rows)
@@ -39,7 +39,8 @@ def test_ranked_frames_are_green_and_red(tmp_path):
         return [[bool((p[edge] == color).all()) for p in row] for row in places]
 
     assert painted(pictures.GREEN) == [[True, False, True], [False, False, True], [False] * 3]
-    assert painted(pictures.RED) == [[False, True, False], [True, True, False], [False] * 3]
+    assert painted(pictures.RED) == [[False, True, False], [False, True, False], [False] * 3]
+    assert painted(pictures.PURPLE) == [[False] * 3, [True, False, False], [False] * 3]
     assert sheet.shape == (56 + 3 * 280 + 12, 184 + 3 * 136 - 12 + 24, 3)
 
 
