@@ -81,7 +81,9 @@ def centre_loss(
     return jnp.mean(jnp.sum(jnp.square(x - centres[pids]), axis=1))
 
 
-def semi_hard_negatives(distmat: Float[Array, "b b"], pids: Int[Array, " b"]) -> Int[Array, " n"]:
+def semi_hard_negatives(
+    distmat: Float[Array, "b b"], pids: Int[Array, " b"], hardest: bool = False
+) -> Int[Array, " n"]:
     """FaceNet's choice of negatives (Schroff et al. 2015), among the items of the batch.
 
     Items 2i and 2i+1 are an anchor and its positive. Its negative is the nearest item of another
@@ -91,10 +93,11 @@ def semi_hard_negatives(distmat: Float[Array, "b b"], pids: Int[Array, " b"]) ->
     Args:
         distmat: distance, or squared distance, of every item to every item.
         pids: person ids; b is even.
+        hardest: the nearest of all always.
     """
     from_anchor, positive = distmat[::2], jnp.diagonal(distmat, 1)[::2]
     other = pids[::2, None] != pids[None, :]
-    beyond = other & (from_anchor > positive[:, None])
+    beyond = other & (hardest | (from_anchor > positive[:, None]))
     admitted = jnp.where(beyond.any(axis=1, keepdims=True), beyond, other)
     return jnp.argmin(jnp.where(admitted, from_anchor, jnp.inf), axis=1)
 
@@ -104,6 +107,7 @@ def semi_hard_triplet(
     pids: Int[Array, " b"],
     margin: float,
     positives: Bool[Array, "b b"] | None = None,
+    hardest: bool = False,
 ) -> Float[Array, ""]:
     """FaceNet's triplet loss, hinge, with the negatives of `semi_hard_negatives`.
 
@@ -115,8 +119,9 @@ def semi_hard_triplet(
         pids: person ids; b is even.
         margin: how much nearer the positive has to be, in units of `distmat`.
         positives: as in `batch_hard_triplet`.
+        hardest: as in `semi_hard_negatives`.
     """
-    anchor, negative = pids[::2], semi_hard_negatives(distmat, pids)
+    anchor, negative = pids[::2], semi_hard_negatives(distmat, pids, hardest)
     positive_distance = jnp.diagonal(distmat, 1)[::2]
     negative_distance = jnp.take_along_axis(distmat[::2], negative[:, None], axis=1)[:, 0]
     valid = (anchor == pids[1::2]) & (anchor != pids[negative])

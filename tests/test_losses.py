@@ -104,6 +104,9 @@ def test_semi_hard_triplet_by_hand():
     distmat = distmat.at[2].set(jnp.array([0.7, 0.4, 0.0, 0.8]))
     pids = jnp.array([4, 4, 5, 5])
     assert losses.semi_hard_negatives(distmat, pids).tolist() == [3, 1]
+    assert losses.semi_hard_negatives(distmat, pids, hardest=True).tolist() == [2, 1]
+    hardest = ((0.2 + 0.5 - 0.3) + (0.2 + 0.8 - 0.4)) / 2
+    assert losses.semi_hard_triplet(distmat, pids, 0.2, hardest=True) == pytest.approx(hardest)
     want = ((0.2 + 0.5 - 0.6) + (0.2 + 0.8 - 0.4)) / 2
     value, gradient = jax.value_and_grad(losses.semi_hard_triplet)(distmat, pids, 0.2)
     assert value == pytest.approx(want, abs=1e-6)

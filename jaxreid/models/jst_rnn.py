@@ -25,8 +25,9 @@ with F̂ = F/‖F‖, and at test the similarity is
 Where the paper is silent or contradicts itself:
 
 * "Wz_t-1" of section 3.2 is w·tanh(U f_i + V h_t-1 + b), the attention of the work it cites.
-* A sweep is a chain for each line of pixels, as in the networks it cites, and not one chain for all
-  of them; "forward and backward" is the axis of time. The sweeps are in `jaxreid.ops.spatial`.
+* A sweep is a chain for each line of pixels, as in the networks it cites; `sweep="raster"` is one
+  chain for all of them. "Forward and backward" is the axis of time. The sweeps are in
+  `jaxreid.ops.spatial`.
 * A clip is 6 consecutive frames: from a random place in training, and one central window of each
   tracklet at test (`eval.clips="central"`). The rest of a tracklet is not scored.
 * The difference is signed ("element-wise minus"), so M depends on the order of the two clips. The
@@ -74,7 +75,7 @@ from jaxreid.models.freezing import freeze_backbone
 from jaxreid.models.recurrent import Recurrent, recurrent_weights
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import FrameAttentionWeights, RecurrentWeights, attentive_lstm_scan
-from jaxreid.ops.spatial import SixDirections, six_direction_lstm
+from jaxreid.ops.spatial import SixDirections, Sweep, six_direction_lstm
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
 
 
@@ -91,8 +92,10 @@ class Config:
         hidden_features: D_2, width of the temporal LSTM's state.
         srm_features: channels of both 1x1 convolutions.
         srm_hidden: units of each of the six LSTMs.
+        sweep: their chains: a line of pixels along a direction, or all pixels of the clip.
         metric_features: width of the FC behind them.
         difference: of two maps: x^i - x^j, or its absolute value.
+        mining: of the negatives: the nearest beyond the positive, or the nearest of all.
         margin: of the triplets, in units of the squared distance.
         metric_weight: of the metric stream's loss.
         test_lambda: λ of Eq. (2).
@@ -108,8 +111,10 @@ class Config:
     hidden_features: int = 512
     srm_features: int = 128
     srm_hidden: int = 128
+    sweep: Sweep = "lines"
     metric_features: int = 512
     difference: Literal["signed", "abs"] = "signed"
+    mining: Literal["semi_hard", "hardest"] = "semi_hard"
     margin: float = 0.2
     metric_weight: float = 1.0
     test_lambda: float = 1.0
@@ -301,7 +306,7 @@ class PairNetwork(nn.Module):
             x = delta + jnp.broadcast_to(bias, delta.shape)
         if c.metric == "diff":
             return x
-        return self.context(six_direction_lstm(x.astype(self.dtype), self.sweeps()))
+        return self.context(six_direction_lstm(x.astype(self.dtype), self.sweeps(), c.sweep))
 
     def same(self, delta: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, " b"]:
         """log(M / (1 - M)), in float32: the difference of the two logits.
@@ -471,9 +476,10 @@ def make(
         else:
             unit = normalise(found.vector)
             squares = jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1)
-            negatives = losses.semi_hard_negatives(squares, pids)
+            hardest = config.mining == "hardest"
+            negatives = losses.semi_hard_negatives(squares, pids, hardest)
             terms["triplet"] = losses.semi_hard_triplet(
-                squares, pids, config.margin, batch.positives
+                squares, pids, config.margin, batch.positives, hardest
             )
             total += terms["triplet"]
         if found.maps is not None:

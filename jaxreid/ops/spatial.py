@@ -11,16 +11,22 @@ A direction's chains are the lines of pixels along it: forward has one of length
 each column. A chain starts from zero and knows nothing of its neighbours; all chains of a direction
 share its weights. What a chain says of a pixel stays at this pixel.
 
+Fig. 6 can be read otherwise: `sweep="raster"` makes one chain of all pixels for each direction,
+slice by slice along it (forward: frame after frame), and within a slice in reading order; the
+opposite direction reads the same chain backwards.
+
 The equations, the order of the gates and the two biases are those of `lstm_scan`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxreid.ops.recurrence import LSTMState, RecurrentWeights, lstm_cell, product
+
+Sweep = Literal["lines", "raster"]
 
 
 class SixDirections(NamedTuple):
@@ -48,15 +54,17 @@ AXES = (1, 1, 3, 3, 2, 2)
 
 
 def six_direction_lstm(
-    x: Float[Array, "b t h w c"], weights: SixDirections
+    x: Float[Array, "b t h w c"], weights: SixDirections, sweep: Sweep = "lines"
 ) -> Float[Array, "b t h w _"]:
     """The six sweeps side by side, in the order of `SixDirections`: width 6d, float32.
 
     Args:
         x: maps of clips. Products take its dtype and are summed in float32.
         weights: one LSTM for each direction.
+        sweep: a chain for each line of pixels, or one for all.
     """
-    return six_direction_sweeps(six_direction_inputs(x, weights), weights, dtype=x.dtype)
+    inputs = six_direction_inputs(x, weights)
+    return six_direction_sweeps(inputs, weights, sweep, dtype=x.dtype)
 
 
 def six_direction_inputs(
@@ -76,32 +84,38 @@ def six_direction_inputs(
 
 
 def six_direction_sweeps(
-    inputs: Float[Array, "b t h w 6 n"], weights: SixDirections, *, dtype: Any = jnp.float32
+    inputs: Float[Array, "b t h w 6 n"],
+    weights: SixDirections,
+    sweep: Sweep = "lines",
+    *,
+    dtype: Any = jnp.float32,
 ) -> Float[Array, "b t h w _"]:
     """All that follows `six_direction_inputs`: the biases and the recurrences.
 
     Args:
         inputs: W x, or the difference of two.
         weights: all but their kernels.
+        sweep: as in `six_direction_lstm`.
         dtype: of the recurrent products; sums, states and outputs are float32.
 
     Returns:
         h of every pixel in the six directions, side by side.
     """
-    by_length: dict[int, list[int]] = {}
-    for direction, axis in enumerate(AXES):
-        by_length.setdefault(inputs.shape[axis], []).append(direction)
-
     # Not inputs[..., k, :]: the gradients of six slices are six arrays as large as all together.
     parts = jnp.unstack(inputs, axis=-2)
+    chains = [_chains(part, k, sweep) for k, part in enumerate(parts)]
+    by_length: dict[int, list[int]] = {}
+    for direction, chain in enumerate(chains):
+        by_length.setdefault(len(chain), []).append(direction)
+
     outputs: dict[int, Array] = {}
     for directions in by_length.values():  # a 6 x 6 x 6 clip: one scan of all six
-        lines = jnp.stack([_lines(parts[k], k) for k in directions], axis=1)
+        lines = jnp.stack([chains[k] for k in directions], axis=1)
         bias = jnp.stack([weights[k].bias + weights[k].recurrent_bias for k in directions])
         recurrent = jnp.stack([weights[k].recurrent for k in directions]).astype(dtype)
         swept = _sweep(lines + jnp.broadcast_to(bias[:, None], lines.shape), recurrent)
         for k, states in zip(directions, jnp.unstack(swept, axis=1)):
-            outputs[k] = _pixels(states, k, inputs.shape[:4])
+            outputs[k] = _pixels(states, k, sweep, inputs.shape[:4])
     return jnp.concatenate([outputs[k] for k in range(6)], axis=-1)
 
 
@@ -121,18 +135,23 @@ def _sweep(
     return jnp.concatenate([first.h[None], rest])
 
 
-def _lines(x: Float[Array, "b t h w n"], direction: int) -> Float[Array, "s l n"]:
+def _chains(x: Float[Array, "b t h w n"], direction: int, sweep: Sweep) -> Float[Array, "s l n"]:
     """The chains of a direction, along the first axis in the order in which they are read."""
     x = jnp.moveaxis(x, AXES[direction], 0)
+    if sweep == "raster":
+        x = jnp.moveaxis(x, 1, 3)  # The clips last: one chain for each.
+        x = x.reshape(-1, *x.shape[3:])
     x = x[::-1] if direction % 2 else x
     return x.reshape(len(x), -1, x.shape[-1])
 
 
 def _pixels(
-    lines: Float[Array, "s l d"], direction: int, shape: tuple[Any, ...]
+    chains: Float[Array, "s l d"], direction: int, sweep: Sweep, shape: tuple[Any, ...]
 ) -> Float[Array, "b t h w d"]:
-    """Undoes `_lines`."""
-    lines = lines[::-1] if direction % 2 else lines
+    """Undoes `_chains`."""
+    x = chains[::-1] if direction % 2 else chains
     axis = AXES[direction]
-    others = shape[:axis] + shape[axis + 1 :]
-    return jnp.moveaxis(lines.reshape(len(lines), *others, -1), 0, axis)
+    clips, *others = shape[:axis] + shape[axis + 1 :]
+    if sweep == "raster":
+        x = jnp.moveaxis(x.reshape(shape[axis], *others, clips, -1), 3, 1)
+    return jnp.moveaxis(x.reshape(shape[axis], clips, *others, x.shape[-1]), 0, axis)

@@ -16,7 +16,7 @@ from jaxreid.models import jst_rnn
 from jaxreid.models.jst_rnn import ClipFeatures
 from jaxreid.types import Batch
 from tests.ops.test_recurrence import lstm_step
-from tests.ops.test_spatial import D, cell_by_cell
+from tests.ops.test_spatial import D, cell_by_cell, one_chain
 from tests.test_losses import semi_hard_loop
 
 TINY = jst_rnn.Config(
@@ -111,7 +111,8 @@ def probability_loop(config, params, first, second):
         names = ("kernel", "recurrent", "bias", "recurrent_bias")
         directions = ("forward", "backward", "rightward", "leftward", "downward", "upward")
         weights = [[params["sweeps"][k][name] for name in names] for k in directions]
-        x = linear(cell_by_cell(x[None], weights)[0], params["context"])
+        sweep = {"lines": cell_by_cell, "raster": one_chain}[config.sweep]
+        x = linear(sweep(x[None], weights)[0], params["context"])
     x = np.maximum(linear(x.reshape(-1), params["fc"]), 0)
     different, same = np.exp(linear(x, params["verdict"]))
     return same / (same + different)
@@ -167,9 +168,13 @@ def test_each_row_of_the_table_has_its_own_parts_only(row, parameters):
     assert (features.maps is None) == (ROWS[row]["metric"] == "none")
 
 
-@pytest.mark.parametrize(("metric", "difference"), METRICS)
-def test_the_distance_is_the_papers_similarity(metric, difference):
-    config, model, variables = built(metric=metric, difference=difference, test_lambda=0.7)
+@pytest.mark.parametrize(
+    ("metric", "difference", "sweep"),
+    [*((*each, "lines") for each in METRICS), ("srm", "signed", "raster")],
+)
+def test_the_distance_is_the_papers_similarity(metric, difference, sweep):
+    changes = {"metric": metric, "difference": difference, "sweep": sweep}
+    config, model, variables = built(**changes, test_lambda=0.7)
     params = float64(variables["params"]["pair"])
     vectors, pool5 = draw(5)
     items = encode(config, variables, vectors, pool5)

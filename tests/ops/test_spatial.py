@@ -52,6 +52,33 @@ def test_each_cell_is_its_equation(shape):
     np.testing.assert_allclose(got, cell_by_cell(x, weights), atol=2e-6)
 
 
+def one_chain(x, weights):
+    """All pixels of a clip in one chain: slice by slice along the direction, and its opposite."""
+    b, t, h, w, _ = x.shape
+    chains = [
+        [(f, i, j) for f in range(t) for i in range(h) for j in range(w)],
+        [(f, i, j) for j in range(w) for f in range(t) for i in range(h)],
+        [(f, i, j) for i in range(h) for f in range(t) for j in range(w)],
+    ]
+    out = np.zeros((*x.shape[:4], 6 * D))
+    for item in range(b):
+        for k, of_direction in enumerate(weights):
+            chain = chains[k // 2][:: -1 if k % 2 else 1]
+            state = np.zeros(D), np.zeros(D)
+            for at in chain:
+                state = lstm_step(x[(item, *at)], state, *of_direction)
+                out[(item, *at)][k * D : (k + 1) * D] = state[0]
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_chain_reads_all_pixels(shape):
+    x, weights = draw(shape)
+    sweep = jax.jit(ops.six_direction_lstm, static_argnums=2)
+    got = sweep(jnp.float32(x), on_device(weights), "raster")
+    np.testing.assert_allclose(got, one_chain(x, weights), atol=2e-6)
+
+
 def test_gradients_are_differences():
     x, weights = draw((1, 2, 2, 3))
     rng = np.random.default_rng(1)
