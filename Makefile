@@ -5,7 +5,7 @@
 #
 # `make test-fast` runs the quick ones of them, in some three minutes on two cores.
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
-# those of PyTorch, which it installs; `make browser`, the pages in Chromium, which has to be there with its
+# those of PyTorch, which it installs; `make pose`, joints found by BlazePose, which it installs, too; `make browser`, the pages in Chromium, which has to be there with its
 # driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
 # `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
 #
@@ -20,10 +20,10 @@ WORKERS ?= 2
 # What else pytest is told, as in PYTEST='-m "not slow"'.
 PYTEST ?=
 READY := $(VENV)/.ready
-SLOW := $(addprefix tests/,parity browser models backbones benchmarks test_launch.py test_distributed.py \
+SLOW := $(addprefix tests/,parity pose browser models backbones benchmarks test_launch.py test_distributed.py \
 	test_survival.py test_package.py test_export.py test_main.py test_train.py test_video.py test_tables.py)
 
-.PHONY: demo demo-video test test-fast parity browser docs schema gpu lint bench clean
+.PHONY: demo demo-video test test-fast parity pose browser docs schema gpu lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -34,7 +34,7 @@ demo-video:
 		$(BIN)/python -m jaxreid.demo --video --started=$$started
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity --ignore=tests/browser $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity --ignore=tests/pose --ignore=tests/browser $(PYTEST)
 
 # Without the folders and files that take longest, and without what is marked slow.
 test-fast: $(READY)
@@ -43,6 +43,12 @@ test-fast: $(READY)
 parity: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal tests/parity
+
+# BlazePose has an environment of its own.
+pose: $(READY)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venvpose
+	$(BIN)/uv pip install --quiet --python .venvpose/bin/python mediapipe==0.10.21
+	JAXREID_POSE_PYTHON=.venvpose/bin/python $(BIN)/python -m pytest tests/pose
 
 browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check selenium==4.51.0
@@ -90,4 +96,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv311 .venv312 .venv313 .venvgpu runs/demo runs/demo_video runs/synthetic runs/synthetic_video
+	rm -rf .venv .venv311 .venv312 .venv313 .venvgpu .venvpose runs/demo runs/demo_video runs/synthetic runs/synthetic_video

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("jaxreid.demo", "draws pedestrians, trains on them, scores, makes pictures"),
     "synthetic": ("jaxreid.synthetic", "draws a data set; every difficulty is a flag"),
     "prepare": ("jaxreid.prepare", "looks at a data set, checks its files, packs it for clusters"),
+    "joints": ("jaxreid.joints", "finds the joints of the bodies in a data set"),
     "cuhk03": ("jaxreid.data.cuhk03", "unpacks the release of CUHK03"),
     "pretrained": ("jaxreid.pretrained", "converts weights that were made elsewhere"),
     "train": ("jaxreid.main", "trains a config and scores it, or scores a run again"),

@@ -67,6 +67,7 @@ LONG = "x" * 300  # Longer than a name can be: whatever is done with it, the sys
 REFUSED = {
     "synthetic": [f"--root={LONG}"],
     "prepare": ["--name=csv", f"--root={LONG}"],
+    "joints": ["--name=csv", f"--root={LONG}", "--python=x", "--out=x.npz"],
     "cuhk03": [f"--root={LONG}"],
     "pretrained": [LONG, "--arch=resnet50", "--out=x.safetensors"],
     "train": ["--config=duatm_synthetic", f"--workdir={LONG}"],
@@ -191,6 +192,11 @@ FAR = "gs://bucket/folder"
 PLACES = {
     "synthetic": [[f"--root={FAR}"]],
     "prepare": [["--name=csv", f"--root={FAR}"], ["--name=csv", "--root=x", f"--out={FAR}"]],
+    "joints": [
+        [f"--{flag}={FAR if flag == far else 'x'}" for flag in ("name", *flags)]
+        for flags in [("root", "python", "out")]
+        for far in flags
+    ],
     "cuhk03": [[f"--root={FAR}"]],
     "pretrained": [
         [FAR, "--arch=resnet50", "--out=x.safetensors"],
