@@ -28,7 +28,7 @@ def find(pose: Any, pixels: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Answers until its input ends."""
-    import mediapipe  # type: ignore[import-not-found]
+    import mediapipe
 
     ask, answer = sys.stdin.buffer, sys.stdout.buffer
     with mediapipe.solutions.pose.Pose(

@@ -11,11 +11,12 @@ and in Python, with pictures as paths, as uint8 arrays, or as Pillow's images:
     indices, distances = reid.rank(["photo.jpg"], gallery, top=20)
 
 The model's own distance decides. For vectors there is more: the exact nearest of a million, storage
-in 8 bits, and indices for approximate search.
+in 8 bits, indices for approximate search, and databases that others keep.
 """
 
 from jaxreid.neighbours import nearest
 from jaxreid.search.extractor import Extractor
+from jaxreid.search.galleries import from_lancedb, from_qdrant, to_lancedb, to_qdrant
 from jaxreid.search.items import Item, find
 from jaxreid.search.vectors import Loss, storage_loss, to_faiss
 from jaxreid.storage import STORAGES, Storage, Stored, load, restore, save, store
@@ -28,6 +29,8 @@ __all__ = [
     "Storage",
     "Stored",
     "find",
+    "from_lancedb",
+    "from_qdrant",
     "load",
     "nearest",
     "restore",
@@ -35,4 +38,6 @@ __all__ = [
     "storage_loss",
     "store",
     "to_faiss",
+    "to_lancedb",
+    "to_qdrant",
 ]

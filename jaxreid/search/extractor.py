@@ -21,7 +21,7 @@ from jaxreid import released, sharding, trained
 from jaxreid.data import clips
 from jaxreid.data.decode import decode, resize
 from jaxreid.errors import UserError
-from jaxreid.extract import mean_over_clips, on_devices, pad
+from jaxreid.extract import blocks, mean_over_clips, on_devices, pad
 from jaxreid.neighbours import NotFinite, nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
@@ -117,6 +117,8 @@ class Extractor:
         self._features = on_devices(self._model.features, self._mesh, self._batch_size)
         pool = self._model.pool
         self._pool = pool and on_devices(pool, self._mesh, self._mesh.size)
+        vector = self._model.vector
+        self._vector = vector and on_devices(vector, self._mesh, self._batch_size)
         self.tracklets = self.config.scored_clip_length is not None
         self.notes = []
         if self.config.data.joints is not None:
@@ -174,7 +176,12 @@ class Extractor:
             yield number, jax.tree.map(lambda x: x[0], mean)
 
     def rank(
-        self, query: Any, gallery: Any, top: int = 20
+        self,
+        query: Any,
+        gallery: Any,
+        top: int = 20,
+        *,
+        candidates: Int[np.ndarray, "q c"] | None = None,
     ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
         """The gallery items that are nearest to each query by the model's own distance.
 
@@ -182,6 +189,8 @@ class Extractor:
             query: features, or a list of pictures.
             gallery: likewise.
             top: k, how many.
+            candidates: of each query, the indices of the gallery items that are ranked, and no
+                others; -1 is none. See `jaxreid.search.galleries`.
 
         Returns:
             Indices into the gallery and the distances to them, nearest first, and the lower index
@@ -189,14 +198,17 @@ class Extractor:
             missing has index -1 and distance inf.
 
         Raises:
-            UserError: these are not features of this network, or a distance is not a number.
+            UserError: these are not features of this network, candidates are not of this gallery,
+                or a distance is not a number.
         """
         if top < 1:
             raise UserError(f"top is {top}; expected 1 or more")
         query = self(query, "query") if isinstance(query, list) else query
         gallery = self(gallery) if isinstance(gallery, list) else gallery
-        sizes = [self._size_of(feats) for feats in (query, gallery)]
-        e, num = self.config.eval, sizes[0]
+        num, size = (self._size_of(feats) for feats in (query, gallery))
+        if candidates is not None:
+            return self._rank_some(query, gallery, top, _of_gallery(candidates, num, size))
+        e = self.config.eval
         if num > e.query_block:  # Blocks of one shape are compiled once.
             query = pad(query, sharding.round_up(num, e.query_block))
         try:
@@ -214,6 +226,44 @@ class Extractor:
                 "a distance is not a number: the run's weights are not finite"
             ) from None
         return indices[:num], distances[:num]
+
+    def _rank_some(
+        self, query: Features, gallery: Features, top: int, candidates: Int[np.ndarray, "q c"]
+    ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
+        """`rank` of each query among its own candidates."""
+        indices = np.full((len(candidates), top), -1)
+        distances = np.full(indices.shape, np.inf, np.float32)
+        for i, row in enumerate(candidates):
+            there = np.unique(row[row >= 0])
+            if not len(there):
+                continue
+            # Filled up, so that all are of one shape, which is compiled once.
+            some = pad(jax.tree.map(lambda x, rows=there: x[rows], gallery), len(row))
+            one = jax.tree.map(lambda x, i=i: x[i : i + 1], query)
+            (places,), (far,) = self.rank(one, some, len(row))
+            real = places < len(there)
+            found = there[places[real]][:top]
+            indices[i, : len(found)] = found
+            distances[i, : len(found)] = far[real][:top]
+        return indices, distances
+
+    def vectors(self, features: Features) -> Float[np.ndarray, "n d"]:
+        """One vector of each item, for a database of vectors.
+
+        Of a method that compares vectors these are the features, and their Euclidean distance is
+        its own. Of one that compares pairs it is a stand-in that chooses candidates for `rank`.
+
+        Raises:
+            UserError: these are not features of this network.
+        """
+        size = self._size_of(features)
+        if self._vector is None:
+            return np.asarray(features, np.float32)
+        parts = [
+            self._vector(self._variables, part)[: len(jax.tree.leaves(part)[0])]
+            for part in blocks(features, size, self._batch_size)
+        ]
+        return np.concatenate(parts).astype(np.float32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -309,6 +359,26 @@ class Extractor:
         if not frames:
             raise UserError(f"picture {number}: a tracklet without a frame")
         return np.stack(frames)
+
+
+def _of_gallery(candidates: Any, num: int, size: int) -> Int[np.ndarray, "q c"]:
+    """Candidates that can be such.
+
+    Raises:
+        UserError: they cannot.
+    """
+    candidates = np.asarray(candidates)
+    if candidates.ndim != 2 or len(candidates) != num or candidates.dtype.kind not in "iu":
+        raise UserError(
+            f"candidates of {candidates.dtype} and shape {candidates.shape}; expected a row of"
+            f" indices for each of {num} queries"
+        )
+    if candidates.size and not -1 <= candidates.min() <= candidates.max() < size:
+        raise UserError(
+            f"candidates from {candidates.min()} to {candidates.max()}; expected indices into a"
+            f" gallery of {size} items, or -1 for none"
+        )
+    return candidates
 
 
 def _pixels(number: int, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
