@@ -21,7 +21,6 @@ from PIL import Image
 from jaxreid.checkpoint import load_variables
 from jaxreid.command import load_config, use_compilation_cache
 from jaxreid.config import Config
-from jaxreid.data.pipeline import require_tensorflow
 from jaxreid.data.sources import open_source
 from jaxreid.entry import ends_in_one_line, outlive_the_reader
 from jaxreid.extract import clips
@@ -71,7 +70,6 @@ def main() -> int:
 
 def demonstrate(demo: Demo, started: float) -> None:
     """Draws, scores, trains, scores, and prints the last line."""
-    require_tensorflow()  # Before anything is drawn.
     config = load_config(demo.config)
     config.data.root = str(demo.data)
     if (demo.workdir / "trained" / "report.md").exists():
@@ -80,6 +78,7 @@ def demonstrate(demo: Demo, started: float) -> None:
     demo.draw(demo.data)
     print("\nthe network as it starts, from random weights", flush=True)
     before = run(config, demo.workdir / "untrained", "evaluate")
+    print(f"{time.time() - started:.0f} s until the first pictures", flush=True)
     print("\ntraining", flush=True)
     after = run(config, demo.workdir / "trained")
     if config.data.clip_length is not None:

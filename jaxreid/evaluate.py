@@ -17,6 +17,7 @@ from jaxreid import matching, metrics, sharding
 from jaxreid.config import Config
 from jaxreid.data.index import ReidData, num_unmatched
 from jaxreid.data.sources import Source
+from jaxreid.data.tables import require_test_set
 from jaxreid.errors import UserError
 from jaxreid.extract import SplitExtractor, make_extractor
 from jaxreid.matching import Block, Labels
@@ -120,8 +121,10 @@ def make_evaluator(
         trained_on: the source whose training set a metric is fitted to; `source` by default.
 
     Raises:
-        UserError: no query has a true match, or the model lacks what the config asks for.
+        UserError: no query has a true match, or there is none; or the model lacks what the config
+            asks for.
     """
+    require_test_set(source.data)
     task, trained_on = Task.of(config, source.data), trained_on or source
     _check_matches(task)
     _check_shortlist(config, model)

@@ -29,12 +29,12 @@ from jaxreid.command import (
     profiled_steps,
     use_compilation_cache,
 )
-from jaxreid.config import Config, validate
+from jaxreid.config import Config, Eval, validate
 from jaxreid.data import index
 from jaxreid.data.sources import Source, open_source
 from jaxreid.entry import outlive_the_reader, report_errors
 from jaxreid.errors import UserError
-from jaxreid.evaluate import Evaluator, make_evaluator
+from jaxreid.evaluate import Evaluation, Evaluator, make_evaluator
 from jaxreid.paths import local_path
 from jaxreid.preflight import check_run, open_others, setup
 from jaxreid.protocol import describe
@@ -43,7 +43,7 @@ from jaxreid.train import make_model, restore_or_start, train
 from jaxreid.variants import tables_of
 from jaxreid.workdir import claim_workdir, hold, of_the_protocol, scored_in
 
-Mode = Literal["train_and_evaluate", "evaluate"]
+Mode = Literal["train_and_evaluate", "train", "evaluate"]
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A config's name, or its file; NAME:VARIANT for a row of the paper."
@@ -51,7 +51,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: a new one, or one to go on with."
 )
-_MODE = flags.DEFINE_enum("mode", "train_and_evaluate", get_args(Mode), "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train_and_evaluate",
+    get_args(Mode),
+    "What to do. train scores nothing, and needs no query and no gallery.",
+)
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     "auto",
@@ -93,7 +98,7 @@ def run(
         profile: steps that are traced, see `train`; of each split, where there are several.
 
     Returns:
-        The scores, as in `eval/metrics.json`.
+        The scores, as in `eval/metrics.json`; with `mode="train"`, the step alone.
 
     Raises:
         UserError: anything that the user can put right.
@@ -104,6 +109,11 @@ def run(
         config = config.without_figures()
     with hold(workdir):
         if config.data.split is None and (splits := index.NUM_SPLITS.get(config.data.name)):
+            if mode == "train":
+                raise UserError(
+                    f"--mode=train: {config.data.name} comes in splits of its persons; expected"
+                    f" --config.data.split=0 to {splits - 1}"
+                )
             one = functools.partial(run, mode=mode, profile=profile)
             return run_splits(one, config, workdir, splits)
         return run_one(config, workdir, mode, profile)
@@ -112,18 +122,27 @@ def run(
 def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[str, Any]:
     """A run over one split of the data, in a folder that is held."""
     distributed.agree(setup(config), "the start")
+    trains, scoring = mode != "evaluate", mode != "train"
+    if not scoring and (config.eval.every or config.eval.data):
+        key = "every" if config.eval.every else "data"
+        raise UserError(
+            f"config.eval.{key}={getattr(config.eval, key)}: --mode=train scores nothing; expected"
+            f" {getattr(Eval(), key)}"
+        )
     source, mesh = open_source(config.data), sharding.make_mesh()
     others = open_others(config)
     for each in (source, *others.values()):
         bodies = [each.bodies.summary] if each.bodies else []
         print(each.data.summary(), *index.warnings(each.data), *bodies, sep="\n", flush=True)
     model = make_model(config, source)
-    evaluate = make_evaluator(config, model, source, mesh)
+    evaluate: Evaluator = _nothing
+    if scoring and (config.eval.every or not others):
+        evaluate = make_evaluator(config, model, source, mesh)
     elsewhere = {
         folder: make_evaluator(config, model, other, mesh, trained_on=source)
         for folder, other in others.items()
     }
-    trains, started = mode == "train_and_evaluate", has_checkpoint(workdir)
+    started = has_checkpoint(workdir)
     # All that can be wrong with the input is found before the folder is this run's.
     check_run(config, source, list(others.values()), mesh, trains=trains, starts=not started)
     fingerprint = source.data.fingerprint()
@@ -137,6 +156,9 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
         state = train(
             config, workdir, source, mesh, lambda variables: evaluate(variables).scores, profile
         )
+        if not scoring:
+            print(f"trained to step {int(state.step)} in {workdir}; not scored", flush=True)
+            return {"step": int(state.step)}
     else:
         if not started:
             print(f"no checkpoint in {workdir}: scoring the network as it starts", flush=True)
@@ -168,6 +190,10 @@ def run_one(config: Config, workdir: Path, mode: Mode, profile: range) -> dict[s
     return write_mean(workdir / scored_in(config), whole, scores)
 
 
+def _nothing(*_: Any) -> Evaluation:
+    raise AssertionError("this run has nothing to score")
+
+
 def main(argv: list[str]) -> None:
     """The command."""
 
@@ -186,6 +212,8 @@ def main(argv: list[str]) -> None:
             changes = {key: operator.attrgetter(key)(config) for key in keys}
             if profile:
                 raise UserError(f"--profile={_PROFILE.value}: expected one row, not a whole table")
+            if mode == "train":
+                raise UserError("--mode=train: expected one row, not a whole table")
             row, trains = functools.partial(run, mode=mode), mode == "train_and_evaluate"
             run_table(row, name, number, changes, workdir, trains=trains)
         else:

@@ -224,7 +224,8 @@ def check_batches(config: Config, source: Source, mesh: Mesh) -> Plan:
 
 def check_clips(config: Config, source: Source) -> None:
     """Raises `UserError` if the length of clips is missing, or out of place."""
-    longest = max(split.tracks().length.max() for split in source.data.splits.values())
+    lengths = [split.tracks().length for split in source.data.splits.values()]
+    longest = np.concatenate(lengths).max()
     if (config.data.clip_length is not None) != (longest > 1):
         raise UserError(
             f"config.data.clip_length={config.data.clip_length}: {source.data.name} holds "

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxreid import report
+from jaxreid import prepare, report
 from jaxreid.checkpoint import load_variables
 from jaxreid.command import profiled_steps
+from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
 from jaxreid.main import run
 
@@ -99,6 +100,59 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path, capsys):
         "transform",
         "transform_norm",
     }
+
+
+def train_alone(config, tmp_path):
+    """A CSV of the training images of a data set, which has no query and no gallery."""
+    index = open_source(config.data).data.train
+    columns = "path,pid,camid,split,tracklet,frame"
+    lines = [
+        f"{index.path(row)},{index.pids[row]},1,train,{index.tracklets[row]},{index.frames[row]}"
+        for row in range(index.size)
+    ]
+    if config.data.clip_length is None:
+        columns, lines = "path,pid,camid,split", [line.rsplit(",", 2)[0] for line in lines]
+    file = tmp_path / "train.csv"
+    file.write_text("\n".join([columns, *lines]) + "\n")
+    config.data.name, config.data.root, config.train.steps = "csv", str(file), 2
+    return config
+
+
+@pytest.mark.parametrize("source", ["files", "memory", "tfds"])
+def test_training_alone_needs_no_query_no_gallery_and_no_second_camera(
+    source, tiny, tmp_path, capsys
+):
+    config = train_alone(tiny(), tmp_path)
+    config.data.source = source
+    if source == "tfds":
+        flags = ["--name=csv", f"--root={config.data.root}", f"--out={tmp_path / 'tfds'}"]
+        assert prepare.main(flags) == 0
+        config.data.root = str(tmp_path / "tfds")
+    workdir = tmp_path / "run"
+    with pytest.raises(UserError, match=r"no query and no gallery images.*--mode=train"):
+        run(config, workdir)
+    assert not workdir.exists()
+    assert run(config, workdir, "train") == {"step": 2}
+    assert "csv: train 44 images of 10 ids, query 0 of 0, gallery 0" in capsys.readouterr().out
+    assert (workdir / "checkpoints" / "2").is_dir()
+    assert not (workdir / "eval").exists()
+    with pytest.raises(UserError, match="nothing can be scored"):
+        run(config, workdir, "evaluate")
+
+
+def test_training_alone_on_clips(tiny, mars, tmp_path):
+    config = tiny(sequence="gru")
+    config.data.name, config.data.root, config.data.clip_length = "synthetic_video", str(mars), 2
+    config.optim.lr = 1e-4
+    assert run(train_alone(config, tmp_path), tmp_path / "run", "train") == {"step": 2}
+
+
+@pytest.mark.parametrize(("key", "value"), [("every", 5), ("data", "csv:elsewhere.csv")])
+def test_training_alone_scores_nothing(key, value, tiny, tmp_path):
+    config = tiny()
+    setattr(config.eval, key, value)
+    with pytest.raises(UserError, match=rf"config.eval.{key}={value}: --mode=train scores nothing"):
+        run(config, tmp_path / "run", "train")
 
 
 def test_files_are_checked_before_anything_is_trained_and_not_again(tiny, tmp_path, capsys):

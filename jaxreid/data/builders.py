@@ -23,7 +23,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from jaxreid.data import tables
-from jaxreid.data.index import NUM_SPLITS, SPLITS, Index, ReidData, check_split
+from jaxreid.data.index import NUM_SPLITS, Index, ReidData, check_split
 from jaxreid.errors import UserError, nearest
 from jaxreid.logs import quiet
 
@@ -83,7 +83,9 @@ class ReidImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         # TFDS's folder has a temporary name until everything in it is written.
         tables.save(Path(self.data_dir) / INDEX_FILE, self.reid_data)
         return {
-            split: self._generate_examples(index) for split, index in self.reid_data.splits.items()
+            split: self._generate_examples(index)
+            for split, index in self.reid_data.splits.items()
+            if index.size
         }
 
     def _generate_examples(self, index: Index) -> Iterator[tuple[int, dict]]:
@@ -164,21 +166,20 @@ def open_prepared(
     folder = _folder(out, name, split)
     data = _load_index(out, name, split)
     damaged = partial(_damaged, folder, command=_command(out, name, split))
+    written = [table for table, index in data.splits.items() if index.size]
     try:
         builder = tfds.builder_from_directory(folder)
         sources = builder.as_data_source(
-            split={table: table for table in SPLITS},
+            split={table: table for table in written},
             decoders={"image": tfds.decode.SkipDecoding()},
         )
-        files = [file for table in SPLITS for file in builder.info.splits[table].filepaths]
+        files = [file for table in written for file in builder.info.splits[table].filepaths]
     except (OSError, ValueError) as error:
         raise damaged(str(error)) from error
     for file in files:
         if not file.exists():
             raise damaged(f"{file.name} is missing")
-    return data, {
-        table: _reader(sources[table], index, damaged) for table, index in data.splits.items()
-    }
+    return data, {table: _reader(sources[table], data.splits[table], damaged) for table in written}
 
 
 def _reader(

@@ -149,8 +149,11 @@ def market_layout(name: str, layout: Layout, root: Path, draw: str = "") -> Reid
         draw=draw,
     )
     skipped: Counter[str] = Counter()
+    trained_on_alone = not any((home / FOLDERS[split]).exists() for split in ("query", "gallery"))
     rows = {
-        split: [
+        split: []
+        if trained_on_alone and split != "train"
+        else [
             _parse(name, layout, split, home, path) for path in _images(name, home, folder, skipped)
         ]
         for split, folder in FOLDERS.items()

@@ -230,6 +230,8 @@ def make(
 ) -> ReidData:
     """A data set of three tables, without junk but with their own pids: relabels `train`.
 
+    Query and gallery may both be empty: such a data set can be trained on, and not be scored.
+
     Args:
         name: the data set's name.
         tables: by split.
@@ -237,14 +239,15 @@ def make(
         fields: further ones of `ReidData`.
 
     Raises:
-        UserError: a table is empty.
+        UserError: another table is empty.
     """
-    for split in SPLITS:
+    scored = any(tables[split].size or junk[split] for split in ("query", "gallery"))
+    for split in SPLITS if scored else ("train",):
         if not tables[split].size:
             raise UserError(
                 f"{name}: {tables[split].root} holds no {split} images"
                 f"{' but junk' if junk[split] else ''}; "
-                "expected some of train, query and gallery each"
+                "expected some of train, query and gallery each, or of train alone"
             )
     train_pids, labels = np.unique(tables["train"].pids, return_inverse=True)
     return ReidData(
@@ -256,6 +259,16 @@ def make(
         junk=sum(junk.values()),
         **fields,
     )
+
+
+def require_test_set(data: ReidData) -> None:
+    """Raises `UserError` if a data set has training images alone."""
+    if not data.query.size:
+        raise UserError(
+            f"{data.name}: {data.train.root} holds no query and no gallery images, so nothing can"
+            " be scored; expected some, or --mode=train, or --config.data.validation=0.1, which"
+            " scores persons that it takes out of the training"
+        )
 
 
 def not_queries(data: ReidData) -> Bool[np.ndarray, " g"]:
