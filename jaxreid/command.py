@@ -90,8 +90,11 @@ def load_variants(name: Path | str) -> dict[str, Variant]:
         return getattr(_module(path), "VARIANTS", {})
 
 
+_CONFIG_MODULE = "_jaxreid_config_"
+
+
 def _module(path: Path) -> ModuleType:
-    name = f"_jaxreid_config_{path.stem}"
+    name = f"{_CONFIG_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path}: expected a config, which is a Python file")
@@ -120,6 +123,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     `--help` prints the flags; with `--config`, its keys and their values as well.
     """
     argv, config = list(argv), None
+    names = [found.group(1) for a in argv if (found := _OVERRIDE.match(a))]
     try:
         for i, argument in enumerate(argv):
             flag, equals, value = argument.partition("=")
@@ -134,8 +138,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
                 config = load_config(name, *variant)
                 given = ":".join([str(find_config(name)), *variant])
                 argv[i if equals else i + 1] = f"{flag}={given}" if equals else given
-                _register_parsers(config)
-        names = [found.group(1) for a in argv if (found := _OVERRIDE.match(a))]
+                if names:
+                    _register_parsers(config)
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"--config.{twice[0]} is given more than once")
         if any(a == "-h" or a.startswith(("-help", "--help")) for a in argv):
@@ -204,7 +208,17 @@ def _register_parsers(config: Any) -> None:
         (bool, flags.BooleanParser()),
     ):
         config_flags.register_flag_parser_for_type(kind, _OrNone(parser, kind))
-    for name, kind in typing.get_type_hints(type(config)).items():
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        if isinstance(field.type, str):  # `annotations` come from __future__.
+            if type(config).__module__.startswith(_CONFIG_MODULE):  # ml_collections makes its own.
+                raise UserError(
+                    f"flags cannot override a config file's own {type(config).__name__} whose"
+                    " annotations are text; expected the file without `from __future__ import"
+                    " annotations`"
+                )
+            field.type = hints[field.name]
+    for name, kind in hints.items():
         for member in (kind, *typing.get_args(kind)):
             if typing.get_origin(member) is Literal:
                 words = list(typing.get_args(member))

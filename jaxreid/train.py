@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Float16, Int, Key, UInt8
 from jaxreid import distributed, pretrained, sharding
 from jaxreid.checkpoint import Checkpoints
 from jaxreid.config import Config, Optim
+from jaxreid.data import decode
 from jaxreid.data.augment import random_crop_and_flip, random_erase
 from jaxreid.data.clips import first_time
 from jaxreid.data.maps import MapCache, mirrored, weights_hash
@@ -270,6 +271,7 @@ def _cached_maps(
     key = {
         "data": source.data.fingerprint(),
         "weights": weights_hash(variables),
+        "decoder": decode.VERSION,
         "image_size": data.image_size,
         "precision": config.train.precision,
     }

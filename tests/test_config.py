@@ -418,25 +418,43 @@ def test_get_config_returns_a_config(tmp_path):
         load_config(file)
 
 
-def test_annotations_of_a_config_file_may_be_text(tmp_path):
+TEXT = """from __future__ import annotations
+import dataclasses
+from typing import Literal
+from jaxreid.models import duatm
+@dataclasses.dataclass
+class Model(duatm.Config):
+    word: Literal['a', 'b'] | None = None
+"""
+CONFIG = """from jaxreid.config import Config
+def get_config():
+    return Config(model=Model())
+"""
+
+
+def test_annotations_of_a_config_file_may_be_text(tmp_path, monkeypatch, capsys):
     file = tmp_path / "mine.py"
-    file.write_text(
-        "from __future__ import annotations\n"
-        "import dataclasses\n"
-        "from typing import Literal\n"
-        "from jaxreid.config import Config\n"
-        "from jaxreid.models import duatm\n"
-        "@dataclasses.dataclass\n"
-        "class Model(duatm.Config):\n"
-        "    word: Literal['a', 'b'] | None = None\n"
-        "def get_config():\n"
-        "    return Config(model=Model())\n"
-    )
+    file.write_text(TEXT + CONFIG)
     config = load_config(file)
     validate(config)
     config.model.word = "c"
     with pytest.raises(UserError, match=r"config\.model\.word='c': expected 'a' or 'b' or None"):
         validate(config)
+    with pytest.raises(SystemExit):
+        parse(monkeypatch, f"--config={file}", "--config.model.word=b")
+    assert "own Model whose annotations are text; expected the file" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
+def test_annotations_of_a_method_of_ones_own_may_be_text(tmp_path, monkeypatch):
+    (tmp_path / "my_method_in_text.py").write_text(TEXT)
+    (tmp_path / "mine.py").write_text(f"from my_method_in_text import Model\n{CONFIG}")
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = ("model.word=b", "model.dim=6", "model.pretrained=None", "train.steps=7")
+    flags = (f"--config.{key}" for key in keys)
+    config = parse(monkeypatch, f"--config={tmp_path / 'mine.py'}", *flags)
+    assert (config.model.word, config.model.dim, config.model.pretrained) == ("b", 6, None)
+    assert config.train.steps == 7
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from jaxreid import demo, sharding
 from jaxreid.checkpoint import load_variables
 from jaxreid.config import Optim
-from jaxreid.data import index
+from jaxreid.data import decode, index
 from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
 from jaxreid.logs import read_metrics
@@ -270,7 +270,9 @@ def test_training_says_which_frames_only_repeat(tiny_video, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(tiny_video, tmp_path, capsys):
+def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(
+    tiny_video, tmp_path, capsys, monkeypatch
+):
     """Without mirroring, the only difference is that maps are kept in half precision."""
     losses = {}
     for cache in (None, str(tmp_path / "maps")):
@@ -290,6 +292,10 @@ def test_maps_of_a_frozen_backbone_are_kept_and_train_the_same(tiny_video, tmp_p
     config.train.seed = 1
     run(config, tmp_path / "other")
     assert "made with another weights; its maps are dropped" in capsys.readouterr().out
+    # A decoder that gives other pixels: again.
+    monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
+    run(config, tmp_path / "decoded")
+    assert "made with another decoder; its maps are dropped" in capsys.readouterr().out
 
 
 @pytest.mark.slow

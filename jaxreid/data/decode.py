@@ -17,6 +17,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from jaxreid.errors import UserError
 
+VERSION = 1
+"""Raised when a file gives other pixels than before: what was made of them is made anew."""
+
 # Two minutes of one person. More is a recording that nobody has cut.
 MOST_FRAMES = 3000
 

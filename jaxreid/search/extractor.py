@@ -19,6 +19,7 @@ from PIL import Image
 
 from jaxreid import released, sharding, trained
 from jaxreid.data import clips
+from jaxreid.data.decode import VERSION as DECODER
 from jaxreid.data.decode import decode, resize
 from jaxreid.errors import UserError
 from jaxreid.extract import blocks, mean_over_clips, on_devices, pad
@@ -32,9 +33,6 @@ Skip = Callable[[int, UserError], None]
 
 Picture = str | Path | Image.Image | np.ndarray
 """A photograph: its file, or its pixels, uint8 RGB `[h w 3]`."""
-
-# Raised when the same pictures would give other features.
-_VERSION = 1
 
 
 class Clip(NamedTuple):
@@ -271,7 +269,7 @@ class Extractor:
         c = self.config
         model = {key: value for key, value in vars(c.model).items() if key != "pretrained"}
         choices = [
-            *(_VERSION, type(c.model).__module__, model, c.data.image_size, c.scored_clip_length),
+            *(DECODER, type(c.model).__module__, model, c.data.image_size, c.scored_clip_length),
             *(c.eval.clips, c.eval.flip, c.train.precision),
         ]
         digest = hashlib.sha256(json.dumps(choices).encode())

@@ -16,7 +16,7 @@ from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
 from jaxreid.extract import make_extractor
 from jaxreid.models import attention_driven
-from jaxreid.search import Extractor, find
+from jaxreid.search import Extractor, extractor, find
 from jaxreid.types import Batch
 from tests.search.conftest import make_run
 
@@ -177,7 +177,9 @@ def test_features_of_another_network_are_refused(of_photos, of_clips, photo_conf
         of_photos.rank(broken, feats)
 
 
-def test_the_fingerprint_is_of_the_weights_and_of_what_is_done_with_them(photo_run, tmp_path):
+def test_the_fingerprint_is_of_the_weights_and_of_what_is_done_with_them(
+    photo_run, tmp_path, monkeypatch
+):
     def fingerprint(**changes):
         workdir = shutil.copytree(photo_run, tmp_path / str(len(list(tmp_path.iterdir()))))
         tree = json.loads((workdir / "config.json").read_text())
@@ -193,6 +195,8 @@ def test_the_fingerprint_is_of_the_weights_and_of_what_is_done_with_them(photo_r
     assert fingerprint(model__pretrained="weights.pth") == own
     others = [fingerprint(eval__flip=True), fingerprint(data__image_size=[96, 32])]
     assert len({own, *others}) == 3
+    monkeypatch.setattr(extractor, "DECODER", extractor.DECODER + 1)
+    assert fingerprint() != own
 
 
 @pytest.mark.slow
