@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import groupby, islice
@@ -26,7 +26,7 @@ from jaxreid.extract import blocks, mean_over_clips, on_devices, pad
 from jaxreid.neighbours import NotFinite, nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
-from jaxreid.types import Batch, Features
+from jaxreid.types import Batch, Features, Variables
 
 Side = Literal["query", "gallery"]
 Skip = Callable[[int, UserError], None]
@@ -57,6 +57,7 @@ class Extractor:
         tracklets: whether the network compares tracklets, and not photographs.
         shapes: the shape and the type of an item's features, without the leading axis.
         notes: what to know of the features, one line each.
+        clipped: how many boxes that `crops` was given reached beyond their frame.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class Extractor:
         self._variables = sharding.put(variables, sharding.replicated(self._mesh))
         size = batch_size or self.config.eval.batch_size
         self._batch_size = sharding.round_up(size, self._mesh.size)
-        self._features = on_devices(self._model.features, self._mesh, self._batch_size)
+        self._by_size: dict[int, Callable[[Variables, Batch], Features]] = {}
+        self.clipped = 0
         pool = self._model.pool
         self._pool = pool and on_devices(pool, self._mesh, self._mesh.size)
         vector = self._model.vector
@@ -144,6 +146,44 @@ class Extractor:
         if not found:
             raise UserError("no pictures: expected one or more")
         return jax.tree.map(lambda *x: np.stack(x), *found)
+
+    def crops(self, frame: Any, boxes: Any, order: str = "rgb") -> Features:
+        """Features of the persons in a frame, as a tracker asks for them.
+
+        So many boxes as there are, up to the next power of two, are computed together: a stream of
+        frames compiles a few programs, and then none.
+
+        Args:
+            frame: the whole picture, uint8 `[h w 3]`.
+            boxes: `[n 4]`: left, top, right and bottom in pixels. What reaches beyond the frame is
+                cut off, and counted in `clipped`.
+            order: of the frame's channels; OpenCV's is "bgr".
+
+        Returns:
+            Features with the leading axis n, which may be 0.
+
+        Raises:
+            UserError: the network compares tracklets, the frame is not such a one, or a box has no
+                pixel in it.
+        """
+        if self.tracklets:
+            raise UserError(
+                "crops: this network compares tracklets, and a frame has photographs; expected one"
+                " that compares photographs"
+            )
+        if order not in ("rgb", "bgr"):
+            raise UserError(f"crops: order={order!r}; expected 'rgb' or 'bgr'")
+        frame = _pixels("crops: the frame", frame)
+        size = self.config.data.image_size
+        crops, clipped = cut(frame, boxes)
+        self.clipped += clipped
+        if order == "bgr":
+            crops = [crop[..., ::-1] for crop in crops]
+        images = [Clip(i, resize(crop, size), None) for i, crop in enumerate(crops)]
+        nobody = jax.tree.map(lambda x: np.zeros((0, *x.shape), x.dtype), self.shapes)
+        starts = range(0, len(images), self._batch_size)
+        found = [self._compute(images[start : start + self._batch_size]) for start in starts]
+        return jax.tree.map(lambda *x: np.concatenate(x), nobody, *found)
 
     def stream(
         self, pictures: Iterable[Any], side: Side = "gallery", skip: Skip | None = None
@@ -297,16 +337,30 @@ class Extractor:
     def _by_clip(self, clips_of: Iterator[Clip]) -> Iterator[tuple[int, Features]]:
         """The features of every clip, and the number of its item."""
         while batch := list(islice(clips_of, self._batch_size)):
-            nobody = np.zeros(len(batch), np.int32)
-            joints = None
-            if self.config.data.joints is not None:
-                joints = np.zeros((len(batch), 18, 3), np.float32)  # None was found.
-            masks = [clip.mask for clip in batch if clip.mask is not None]
-            mask = np.stack(masks) if masks else None
-            images = np.stack([clip.images for clip in batch])
-            found = self._features(self._variables, Batch(images, nobody, nobody, mask, joints))
+            found = self._compute(batch, self._batch_size)
             for i, clip in enumerate(batch):
                 yield clip.item, jax.tree.map(lambda x, i=i: x[i], found)
+
+    def _compute(self, batch: Sequence[Clip], size: int | None = None) -> Features:
+        """The features of some clips, filled up to a size, or to the next power of two."""
+        if size is None:
+            size = sharding.round_up(1 << (len(batch) - 1).bit_length(), self._mesh.size)
+            size = min(size, self._batch_size)
+        nobody = np.zeros(len(batch), np.int32)
+        joints = None
+        if self.config.data.joints is not None:
+            joints = np.zeros((len(batch), 18, 3), np.float32)  # None was found.
+        masks = [clip.mask for clip in batch if clip.mask is not None]
+        mask = np.stack(masks) if masks else None
+        images = np.stack([clip.images for clip in batch])
+        found = self._features(size)(self._variables, Batch(images, nobody, nobody, mask, joints))
+        return jax.tree.map(lambda x: x[: len(batch)], found)
+
+    def _features(self, size: int) -> Callable[[Variables, Batch], Features]:
+        """The model's, compiled once for batches of a size."""
+        if size not in self._by_size:
+            self._by_size[size] = on_devices(self._model.features, self._mesh, size)
+        return self._by_size[size]
 
     def _read_ahead(self, pictures: Iterable[Any], side: Side, skip: Skip | None) -> Iterator[Clip]:
         """The clips of all items in their order, read by threads."""
@@ -353,7 +407,7 @@ class Extractor:
             return items.read(picture, size)
         if not self.tracklets or isinstance(picture, Image.Image):
             picture = [picture]
-        frames = [resize(_pixels(number, frame), size) for frame in picture]
+        frames = [resize(_pixels(f"picture {number}", frame), size) for frame in picture]
         if not frames:
             raise UserError(f"picture {number}: a tracklet without a frame")
         return np.stack(frames)
@@ -379,15 +433,48 @@ def _of_gallery(candidates: Any, num: int, size: int) -> Int[np.ndarray, "q c"]:
     return candidates
 
 
-def _pixels(number: int, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
+def cut(
+    frame: UInt8[np.ndarray, "h w 3"], boxes: Any
+) -> tuple[list[UInt8[np.ndarray, "_ _ 3"]], int]:
+    """What is in each box, and how many of the boxes reached beyond the frame.
+
+    Args:
+        frame: the whole picture.
+        boxes: `[n 4]`: left, top, right and bottom in pixels, which are rounded outwards.
+
+    Raises:
+        UserError: these are no boxes, or one has no pixel in the frame.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.size == 0:
+        return [], 0
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise UserError(f"boxes of shape {boxes.shape}; expected [n, 4]: left, top, right, bottom")
+    height, width = frame.shape[:2]
+    crops, clipped = [], 0
+    for i, box in enumerate(boxes):
+        inside = np.clip(np.nan_to_num(box), 0, [width, height, width, height])
+        left, top = np.floor(inside[:2]).astype(int)
+        right, bottom = np.ceil(inside[2:]).astype(int)
+        if not np.isfinite(box).all() or left >= right or top >= bottom:
+            raise UserError(
+                f"box {i}, {box.tolist()}, has no pixel in a frame of {width} x {height}; expected"
+                " left, top, right, bottom in its pixels"
+            )
+        crops.append(frame[top:bottom, left:right])
+        clipped += bool((inside != box).any())
+    return crops, clipped
+
+
+def _pixels(name: str, picture: Any) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(picture, (str, Path)):
         return decode(str(picture))
     if isinstance(picture, Image.Image):
-        return decode(picture, f"picture {number}")
+        return decode(picture, name)
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(
-            f"picture {number}: an array of {pixels.dtype} and shape {pixels.shape}; expected uint8"
+            f"{name}: an array of {pixels.dtype} and shape {pixels.shape}; expected uint8"
             " RGB [height, width, 3], a path, or an image of Pillow's"
         )
     return pixels
