@@ -22,6 +22,7 @@ from jaxreid.data import clips
 from jaxreid.data.decode import decode, resize
 from jaxreid.errors import UserError
 from jaxreid.extract import mean_over_clips, on_devices, pad
+from jaxreid.matching import distance_blocks
 from jaxreid.neighbours import NotFinite, nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
@@ -214,6 +215,19 @@ class Extractor:
                 "a distance is not a number: the run's weights are not finite"
             ) from None
         return indices[:num], distances[:num]
+
+    def distances(self, query: Features, gallery: Features) -> Iterator[Float[np.ndarray, "_ g"]]:
+        """The model's own distances of all queries to the whole gallery, some queries at a time.
+
+        Args:
+            query: features.
+            gallery: likewise.
+        """
+        e, size = self.config.eval, self._size_of(gallery)
+        distance = jax.tree_util.Partial(self._model.distance, self._variables)
+        sizes = self._mesh, e.query_block, e.gallery_block
+        for block in distance_blocks(distance, query, gallery, *sizes):
+            yield block.rows(np.arange(block.queries.stop - block.queries.start), size)
 
     @cached_property
     def fingerprint(self) -> str:
