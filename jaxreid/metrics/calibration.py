@@ -220,7 +220,7 @@ def collect(
 
 
 def allowed(rate: float, number: int) -> int:
-    """How many of a number are at most a rate of it: 29 of 100 at 0.29, though floats make it less."""
+    """How many of a number are within a rate of it: 29 of 100 at 0.29, though floats say 28.99."""
     return math.floor(rate * number + 1e-9)
 
 
@@ -263,20 +263,20 @@ def answers(
     same = largest_within(pairs.near, allowed(rate, people.num_impostor))
     if same is None:
         return None
-    last = _bin(true[[len(true) - 1 - allowed(miss, len(true))]])
-    nobody = float(_border(last)[0])
-    crossed = nobody <= same
+    last = true[[len(true) - 1 - allowed(miss, len(true))]]
+    crossed = bool(last[0] <= same)
+    nobody = same if crossed else float(_border(_bin(last))[0])
     weights = _draw_persons(len(people.persons), draws, seed)
     false_match = _false_match_rate(pairs, same, weights)
-    cleared = 1 - float(pairs.histogram[: last[0] + 1].sum() / people.num_impostor)
+    not_nobody = pairs.histogram[: _bin(last)[0] + 1].sum() / people.num_impostor
     return Answers(
         same,
-        max(same, nobody),
+        nobody,
         crossed,
         false_match,
         _true_match_rate(pairs, true <= same, weights),
-        _true_match_rate(pairs, true > max(same, nobody), weights),
-        1 - false_match.value if crossed else cleared,
+        _true_match_rate(pairs, true > nobody, weights),
+        1 - (false_match.value if crossed else float(not_nobody)),
     )
 
 
