@@ -211,14 +211,14 @@ def population(seed, persons, spread=0.35):
 def test_the_wanted_rate_is_met_on_persons_that_were_held_out():
     """Calibrated on some of a population, measured on others: 1 % within 0.5 points."""
     inside = 0
-    for seed in range(10):
-        distmat, *labels = population(seed, persons=300)
-        half = [pids < 150 for pids in labels[:2]]
+    for seed in range(6):
+        distmat, *labels = population(seed, persons=800)
+        half = [pids < 400 for pids in labels[:2]]
         parts = []
         for q, g in (half, [~some for some in half]):
             part = labels[0][q], labels[1][g], labels[2][q], labels[3][g]
             parts.append((distmat[q][:, g], part))
-        found = metrics.answers(collected((parts[0][0], *parts[0][1]), 0.01), 0.01, 0.01)
+        found = metrics.answers(collected((parts[0][0], *parts[0][1]), 0.01, 100), 0.01, 0.01)
         rows, held_out = parts[1]
         _, impostor = kinds_at_once(*held_out)
         rate = np.mean(rows[impostor] <= found.same)
@@ -226,7 +226,7 @@ def test_the_wanted_rate_is_met_on_persons_that_were_held_out():
         assert found.false_match.value == pytest.approx(0.01, abs=1e-4)
         inside += found.false_match.low <= rate <= found.false_match.high
     # The held-out persons are a sample too, so that it is not 95 %.
-    assert inside >= 7
+    assert inside >= 4
 
 
 def kinds_at_once(q_pids, g_pids, q_camids, g_camids):
