@@ -98,7 +98,7 @@ def calibrate(args: argparse.Namespace) -> None:
     _check_kind(data, extractor)
     for line in _cautions(args, data):
         print(f"warning: {line}", flush=True)
-    feats = [_features(extractor, data, side) for side in ("query", "gallery")]
+    feats = [features_of(extractor, data, side) for side in ("query", "gallery")]
     try:
         pairs = metrics.collect(extractor.distances(*feats), people, args.rate, SEED)
     except ValueError as error:
@@ -189,7 +189,7 @@ def _cautions(args: argparse.Namespace, data: ReidData) -> list[str]:
     return lines
 
 
-def _features(extractor: Extractor, data: ReidData, side: Side) -> Features:
+def features_of(extractor: Extractor, data: ReidData, side: Side) -> Features:
     """Of all items of a side, as a search computes them."""
     items = _items(data.splits[side])
     found = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxreid.calibrate import _features, main
+from jaxreid.calibrate import features_of, main
 from jaxreid.data import index
 from jaxreid.search import Extractor
 from jaxreid.search.__main__ import main as search
@@ -173,7 +173,7 @@ def test_the_wanted_rate_is_met_on_drawn_persons_that_were_held_out(calibrate, c
         same = json.loads((run_of / "calibration.json").read_text())["same"]
         extractor, data = Extractor(run_of), index.load("csv", crowd / f"{other}.csv")
         query, gallery = data.query.tracks(), data.gallery.tracks()
-        feats = [_features(extractor, data, side) for side in ("query", "gallery")]
+        feats = [features_of(extractor, data, side) for side in ("query", "gallery")]
         distmat = np.concatenate(list(extractor.distances(*feats)))
         impostor = query.pids[:, None] != gallery.pids
         rates[one] = np.mean(distmat[impostor] <= same)

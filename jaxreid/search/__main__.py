@@ -121,9 +121,11 @@ def search(args: argparse.Namespace) -> None:
         **({"Run": args.workdir} if args.workdir else {"Weights": args.weights}),
         "Searched for": ", ".join(args.query),
         "Searched in": f"{', '.join(args.gallery)}: {len(gallery.items):,} {kind}",
-        "Distance": "the network's own: smaller is more alike; it says nothing of how sure it is",
+        "Distance": "the network's own: smaller is more alike",
     }
-    if calibration is not None:
+    if calibration is None:
+        facts["Distance"] += "; it says nothing of how sure it is"
+    else:
         facts["Answers"] = calibration.words(len(gallery.items))
     if any(each.kind(item) for each in found for item in each.found):
         facts["Frames"] = "green and solid: of the query's pid; red and dashed: of another"
