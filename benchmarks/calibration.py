@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from jaxtyping import Int
 
-from jaxreid import metrics
 from jaxreid.calibrate import features_of
 from jaxreid.data import index
+from jaxreid.metrics import calibration
 from jaxreid.search import Extractor
 
 
@@ -36,12 +36,14 @@ class Distances:
         two = self.query.pids[q][:, None] != self.gallery.pids[g]
         return float(np.mean(self.distmat[q][:, g][two] <= threshold))
 
-    def calibrate(self, persons: Int[np.ndarray, " p"], rate: float) -> metrics.Answers:
+    def calibrate(self, persons: Int[np.ndarray, " p"], rate: float) -> calibration.Answers:
         """By some of the persons."""
         q, g = (np.isin(side.pids, persons) for side in (self.query, self.gallery))
         query, gallery = self.query.take(q), self.gallery.take(g)
-        people = metrics.populate(query.pids, gallery.pids, query.camids, gallery.camids)
-        found = metrics.answers(metrics.collect([self.distmat[q][:, g]], people, rate), rate, 0.01)
+        people = calibration.populate(query.pids, gallery.pids, query.camids, gallery.camids)
+        found = calibration.answers(
+            calibration.collect([self.distmat[q][:, g]], people, rate), rate, 0.01
+        )
         assert found is not None
         return found
 

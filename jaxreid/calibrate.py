@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreid import metrics
 from jaxreid.command import use_compilation_cache
 from jaxreid.data import index
 from jaxreid.data.index import Index, ReidData
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
-from jaxreid.metrics import Pairs, Population
+from jaxreid.metrics import calibration
+from jaxreid.metrics.calibration import Pairs, Population
 from jaxreid.paths import local_path
 from jaxreid.report.curves import plot_matches
 from jaxreid.search.answers import CALIBRATION, FORMAT
@@ -92,7 +92,7 @@ def calibrate(args: argparse.Namespace) -> None:
     data = index.load(args.name, args.root, args.split)
     print(data.summary())
     query, gallery = data.query.tracks(), data.gallery.tracks()
-    people = metrics.populate(query.pids, gallery.pids, query.camids, gallery.camids)
+    people = calibration.populate(query.pids, gallery.pids, query.camids, gallery.camids)
     _check_enough(data, people, args.rate, args.miss)
     extractor = open_network(args)
     _check_kind(data, extractor)
@@ -100,10 +100,10 @@ def calibrate(args: argparse.Namespace) -> None:
         print(f"warning: {line}", flush=True)
     feats = [features_of(extractor, data, side) for side in ("query", "gallery")]
     try:
-        pairs = metrics.collect(extractor.distances(*feats), people, args.rate, SEED)
+        pairs = calibration.collect(extractor.distances(*feats), people, args.rate, SEED)
     except ValueError as error:
         raise UserError(f"{error}: the network's weights are not finite") from None
-    found = metrics.answers(pairs, args.rate, args.miss, draws=args.bootstrap, seed=SEED)
+    found = calibration.answers(pairs, args.rate, args.miss, draws=args.bootstrap, seed=SEED)
     if found is None:
         raise UserError(
             f"{data.name}: more than --rate={args.rate} of the pairs of two persons have the"
@@ -123,14 +123,13 @@ def calibrate(args: argparse.Namespace) -> None:
         "wanted": {"rate": args.rate, "miss": args.miss},
         "same": found.same,
         "nobody": found.nobody,
-        "crossed": found.crossed,
         "false_match_rate": found.false_match._asdict(),
         "true_match_rate": found.true_match._asdict(),
         "lost": found.lost._asdict(),
         "impostors_nobody": found.cleared,
         "bootstrap": {"of": "persons", "draws": args.bootstrap, "seed": SEED, "interval": 0.95},
         "open_set": _open_set(pairs),
-        "curve": metrics.curve(pairs).tolist(),
+        "curve": calibration.curve(pairs).tolist(),
     }
     try:
         # The picture first: where the JSON is, all is there.
@@ -212,7 +211,7 @@ def _open_set(pairs: Pairs) -> dict[str, Any]:
     strangers = int(pairs.out.sum())
     rates = {}
     for far in ALARMS:
-        found = metrics.detection_rate(pairs, far) if far * strangers >= LEAST - 1e-9 else None
+        found = calibration.detection_rate(pairs, far) if far * strangers >= LEAST - 1e-9 else None
         rates[str(far)] = found and dict(zip(("threshold", "dir"), found))
     known = int((~pairs.out & (pairs.people.matches > 0)).sum())
     return {"rank": 1, "known": known, "strangers": strangers, "seed": SEED, "at_far": rates}
@@ -234,7 +233,7 @@ def _say(tree: dict[str, Any]) -> list[str]:
         f'"nobody" above {tree["nobody"]:.6g}: {rate("lost")} of pairs of one person,'
         f" {tree['impostors_nobody']:.2%} of pairs of two",
     ]
-    if tree["crossed"]:
+    if tree["same"] == tree["nobody"]:
         lines.append('nothing is "unsure": up to "same", less than --miss is lost already')
     for far, found in open_set["at_far"].items():
         words = (

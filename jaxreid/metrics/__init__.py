@@ -1,16 +1,5 @@
 """Scores for a ranked gallery, and metrics learned on features. Pure NumPy: arrays in and out."""
 
-from jaxreid.metrics.calibration import (
-    Answers,
-    Pairs,
-    Population,
-    Rate,
-    answers,
-    collect,
-    curve,
-    detection_rate,
-    populate,
-)
 from jaxreid.metrics.fisher import Mixture, fisher_vector, fit_mixture
 from jaxreid.metrics.learning import Projection, kissme, lfda, pca
 from jaxreid.metrics.ranking import (
@@ -30,21 +19,13 @@ from jaxreid.metrics.reranking import (
 from jaxreid.metrics.single_shot import cmc_of_draws, single_shot_cmc, single_shot_ranks
 
 __all__ = [
-    "Answers",
     "Mixture",
     "NanDistances",
     "NotDistances",
-    "Pairs",
-    "Population",
     "Projection",
     "Ranking",
-    "Rate",
-    "answers",
     "average_query_expansion",
     "cmc_of_draws",
-    "collect",
-    "curve",
-    "detection_rate",
     "evaluate_rank",
     "fisher_vector",
     "fit_mixture",
@@ -53,7 +34,6 @@ __all__ = [
     "lfda",
     "match_ranks",
     "pca",
-    "populate",
     "rerank_blocks",
     "single_shot_cmc",
     "single_shot_ranks",

@@ -117,9 +117,9 @@ class Answers(NamedTuple):
 
     Attributes:
         same: up to this distance a pair is "same".
-        nobody: above this one it is "nobody"; between the two it is "unsure".
-        crossed: the share of true pairs that may be lost is lost at a smaller distance than `same`
-            already. Then `nobody` is `same`, nothing is "unsure", and both rates are kept.
+        nobody: above this one it is "nobody"; between the two it is "unsure". Where the share of
+            true pairs that may be lost is lost above a smaller distance than `same`, `nobody` is
+            `same`: nothing is "unsure", and both rates are kept.
         false_match: share of impostor pairs that are "same".
         true_match: share of true pairs that are "same".
         lost: share of true pairs that are "nobody".
@@ -128,7 +128,6 @@ class Answers(NamedTuple):
 
     same: float
     nobody: float
-    crossed: bool
     false_match: Rate
     true_match: Rate
     lost: Rate
@@ -272,7 +271,6 @@ def answers(
     return Answers(
         same,
         nobody,
-        crossed,
         false_match,
         _true_match_rate(pairs, true <= same, weights),
         _true_match_rate(pairs, true > nobody, weights),

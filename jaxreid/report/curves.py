@@ -13,7 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxreid.metrics import Answers
+from jaxreid.metrics.calibration import Answers
 from jaxreid.report.words import percent
 
 # A power of two, so that pixels / DPI inches give back exactly that many pixels.
@@ -56,7 +56,7 @@ def plot_matches(
 
     Args:
         path: the PNG to write.
-        curve: see `jaxreid.metrics.curve`.
+        curve: see `jaxreid.metrics.calibration.curve`.
         found: the thresholds.
         title: stands above the picture.
     """

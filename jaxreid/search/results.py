@@ -66,7 +66,7 @@ def print_tables(results: Sequence[Ranked], calibration: Calibration | None = No
         for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1):
             labels = [Text(item.labels.get(name, "")) for name in columns]
             style = "bold green" if result.kind(item) == "hit" else ""
-            far = [f"{distance:.{decimals}f}", *_answer(distance, calibration)]
+            far = _far(distance, decimals, calibration)
             table.add_row(str(rank), *far, Text(item.name), *labels, style=style)
         console.print(table)
 
@@ -129,9 +129,10 @@ def _thumbnail(item: Item) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(image)
 
 
-def _answer(distance: float, calibration: Calibration | None) -> list[str]:
-    """One word, or none without a calibration."""
-    return [] if calibration is None else [calibration.answer(distance)]
+def _far(distance: float, decimals: int, calibration: Calibration | None) -> list[str]:
+    """A distance, and the answer to it where there is a calibration."""
+    answer = [] if calibration is None else [calibration.answer(distance)]
+    return [f"{distance:.{decimals}f}", *answer]
 
 
 def _cells(
@@ -142,13 +143,10 @@ def _cells(
     decimals = decimals_of(result.distances)
     pairs = list(zip(result.found, result.distances))[:ACROSS]
     query = Cell(pictures[result.query.files], "query", _short(result.query), _words(result.query))
-    feet = [
-        " · ".join([f"{distance:.{decimals}f}", *_answer(distance, calibration)])
-        for _, distance in pairs
-    ]
+    words = [_far(distance, decimals, calibration) for _, distance in pairs]
     return [query] + [
-        Cell(pictures[item.files], result.kind(item), _short(item), foot)
-        for (item, _), foot in zip(pairs, feet)
+        Cell(pictures[item.files], result.kind(item), _short(item), " · ".join(far))
+        for (item, _), far in zip(pairs, words)
     ]
 
 
@@ -168,9 +166,7 @@ def _page(
                 "kind": result.kind(item),
                 "picture": uris[item.files],
                 "name": item.name,
-                "head": " · ".join(
-                    [str(rank), f"{distance:.{decimals}f}", *_answer(distance, calibration)]
-                ),
+                "head": " · ".join([str(rank), *_far(distance, decimals, calibration)]),
                 "words": _words(item),
             }
             for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1)
@@ -194,7 +190,7 @@ def _write_csv(path: Path, results: Sequence[Ranked], calibration: Calibration |
         for result in results:
             for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1):
                 labels = [item.labels.get(name, "") for name in columns]
-                far = [f"{distance:.6g}", *_answer(distance, calibration)]
+                far = [f"{distance:.6g}", *_far(distance, 3, calibration)[1:]]
                 writer.writerow([result.query.name, rank, *far, item.name, *labels])
 
 

@@ -3,7 +3,6 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxreid import metrics
 from jaxreid.metrics import calibration
 
 
@@ -30,14 +29,14 @@ def kinds(q_pids, g_pids, q_camids, g_camids):
 def collected(case, rate=0.2, block=7):
     distmat, *labels = case
     blocks = (distmat[i : i + block] for i in range(0, len(distmat), block))
-    return metrics.collect(blocks, metrics.populate(*labels), rate)
+    return calibration.collect(blocks, calibration.populate(*labels), rate)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_those_of_the_definition(seed):
     distmat, *labels = random_case(seed)
     true, impostor = kinds(*labels)
-    people = metrics.populate(*labels)
+    people = calibration.populate(*labels)
     assert (people.num_true, people.num_impostor) == (len(true), len(impostor))
     pairs = collected((distmat, *labels))
     assert pairs.true.tolist() == sorted(float(distmat[pair]) for pair in true)
@@ -54,7 +53,7 @@ def test_thresholds_and_rates(seed, rate, miss):
     distmat, *labels = random_case(seed)
     true, impostor = ([float(distmat[pair]) for pair in some] for some in kinds(*labels))
     pairs = collected((distmat, *labels))
-    got = metrics.answers(pairs, rate, miss, draws=20)
+    got = calibration.answers(pairs, rate, miss, draws=20)
     within = [t for t in set(impostor) if sum(d <= t for d in impostor) <= rate * len(impostor)]
     if not within:
         assert got is None
@@ -62,7 +61,7 @@ def test_thresholds_and_rates(seed, rate, miss):
     same = max(within)
     assert got.same == same
     lost = min(t for t in set(true) if sum(d > t for d in true) <= miss * len(true))
-    assert got.crossed == (lost <= same)
+    assert (got.nobody == same) == (lost <= same)
     # The border of a bin: a little more, and no distance lies between.
     assert got.nobody == pytest.approx(max(lost, same), rel=2**-11)
     assert got.false_match.value == pytest.approx(np.mean([d <= same for d in impostor]))
@@ -78,7 +77,7 @@ def test_intervals_are_those_of_persons_drawn_again():
     q_pids, g_pids, *_ = labels
     true, impostor = kinds(*labels)
     pairs = collected((distmat, *labels))
-    got = metrics.answers(pairs, 0.2, 0.1, draws=50, seed=4)
+    got = calibration.answers(pairs, 0.2, 0.1, draws=50, seed=4)
     persons = pairs.people.persons.tolist()
     rates = [], [], []
     for weights in calibration._draw_persons(len(persons), 50, seed=4):
@@ -104,7 +103,7 @@ def test_intervals_are_those_of_persons_drawn_again():
 def test_curve(seed):
     distmat, *labels = random_case(seed)
     true, impostor = ([float(distmat[pair]) for pair in some] for some in kinds(*labels))
-    got = metrics.curve(collected((distmat, *labels)))
+    got = calibration.curve(collected((distmat, *labels)))
     assert (np.diff(got, axis=0) >= 0).all()
     for threshold, false_match, true_match in got:
         assert false_match == pytest.approx(np.mean([d <= threshold for d in impostor]))
@@ -133,7 +132,7 @@ def test_detection_and_identification(seed, far):
             nearest = min(own, key=lambda j: row[j])
             known.append((row[nearest], all(row[nearest] < row[j] for j in others)))
     possible = [t for t in strangers if sum(d <= t for d in strangers) <= far * len(strangers)]
-    got = metrics.detection_rate(pairs, far)
+    got = calibration.detection_rate(pairs, far)
     assert got[0] == max(possible)
     assert got[1] == pytest.approx(np.mean([right and d <= got[0] for d, right in known]))
 
@@ -153,8 +152,8 @@ def test_blocks_play_no_part():
     results = []
     for block in (1, 7, 50):
         pairs = collected(case, block=block)
-        of_all = metrics.curve(pairs).tolist(), metrics.detection_rate(pairs, 0.5)
-        results.append((metrics.answers(pairs, 0.2, 0.1, draws=20), *of_all))
+        of_all = calibration.curve(pairs).tolist(), calibration.detection_rate(pairs, 0.5)
+        results.append((calibration.answers(pairs, 0.2, 0.1, draws=20), *of_all))
     assert results[0] == results[1] == results[2]
 
 
@@ -184,7 +183,7 @@ def test_ties_are_never_split():
 
 def test_a_network_that_tells_nobody_apart_has_no_threshold():
     distmat, *labels = random_case(0)
-    assert metrics.answers(collected((np.ones_like(distmat), *labels)), 0.2, 0.1) is None
+    assert calibration.answers(collected((np.ones_like(distmat), *labels)), 0.2, 0.1) is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -218,7 +217,7 @@ def test_the_wanted_rate_is_met_on_persons_that_were_held_out():
         for q, g in (half, [~some for some in half]):
             part = labels[0][q], labels[1][g], labels[2][q], labels[3][g]
             parts.append((distmat[q][:, g], part))
-        found = metrics.answers(collected((parts[0][0], *parts[0][1]), 0.01, 100), 0.01, 0.01)
+        found = calibration.answers(collected((parts[0][0], *parts[0][1]), 0.01, 100), 0.01, 0.01)
         rows, held_out = parts[1]
         _, impostor = kinds_at_once(*held_out)
         rate = np.mean(rows[impostor] <= found.same)
@@ -242,7 +241,7 @@ def test_intervals_hold_the_rate_of_all_persons():
     held = 0
     for seed in range(40):
         pairs = collected(population(seed, 30), rate=0.02)
-        found = metrics.answers(pairs, 0.02, 0.05, draws=200)
+        found = calibration.answers(pairs, 0.02, 0.05, draws=200)
         rate = truth.searchsorted(found.same, side="right") / len(truth)
         held += found.false_match.low <= rate <= found.false_match.high
     assert held >= 30
