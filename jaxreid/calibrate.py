@@ -23,7 +23,7 @@ from jaxreid.data import index
 from jaxreid.data.index import Index, ReidData
 from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
-from jaxreid.metrics import calibration
+from jaxreid.metrics import NotDistances, calibration
 from jaxreid.metrics.calibration import Pairs, Population
 from jaxreid.paths import local_path
 from jaxreid.report.curves import plot_matches
@@ -101,7 +101,7 @@ def calibrate(args: argparse.Namespace) -> None:
     feats = [features_of(extractor, data, side) for side in ("query", "gallery")]
     try:
         pairs = calibration.collect(extractor.distances(*feats), people, args.rate, SEED)
-    except ValueError as error:
+    except NotDistances as error:
         raise UserError(f"{error}: the network's weights are not finite") from None
     found = calibration.answers(pairs, args.rate, args.miss, draws=args.bootstrap, seed=SEED)
     if found is None:
@@ -234,7 +234,7 @@ def _say(tree: dict[str, Any]) -> list[str]:
         f" {tree['impostors_nobody']:.2%} of pairs of two",
     ]
     if tree["same"] == tree["nobody"]:
-        lines.append('nothing is "unsure": up to "same", less than --miss is lost already')
+        lines.append('nothing is "unsure": above "same", no more than --miss are left')
     for far, found in open_set["at_far"].items():
         words = (
             f"{found['dir']:.2%}, up to {found['threshold']:.6g}" if found else "too few queries"

@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxreid.metrics.ranking import JUNK_PID
+from jaxreid.metrics.reranking import NotDistances
 
 # Bins of float32: all with the same sign, exponent and first 11 bits of the mantissa.
 _SHIFT = 12
@@ -173,7 +174,7 @@ def collect(
             those that make true pairs.
 
     Raises:
-        ValueError: a distance is not finite.
+        NotDistances: a distance is not finite.
     """
     size, wanted = len(people.persons), allowed(rate, people.num_impostor) + 1
     matched = people.matched
@@ -190,7 +191,7 @@ def collect(
         start = some.stop
         for bad in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
             pid = people.persons[people.of_query[some][bad]]
-            raise ValueError(
+            raise NotDistances(
                 f"query row {some.start + bad} (pid {pid}) has distances that are not finite"
             )
         mine = people.of_query[some, None]

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxreid.metrics import calibration
+from jaxreid.metrics import NotDistances, calibration
 
 
 def random_case(seed, q=30, g=40, persons=6):
@@ -190,7 +190,9 @@ def test_a_network_that_tells_nobody_apart_has_no_threshold():
 def test_what_is_not_finite_names_the_query(bad):
     distmat, q_pids, *labels = random_case(0)
     distmat[11, 3] = bad
-    with pytest.raises(ValueError, match=rf"query row 11 \(pid {q_pids[11]}\) has distances that"):
+    with pytest.raises(
+        NotDistances, match=rf"query row 11 \(pid {q_pids[11]}\) has distances that"
+    ):
         collected((distmat, q_pids, *labels))
 
 
