@@ -10,6 +10,7 @@ calibration.json, which jaxreid.search reads, and calibration.png into the run's
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxreid.command import use_compilation_cache
+from jaxreid.config import Data
 from jaxreid.data import index
 from jaxreid.data.index import Index, ReidData
 from jaxreid.entry import ends_in_one_line
@@ -96,7 +98,7 @@ def calibrate(args: argparse.Namespace) -> None:
     _check_enough(data, people, args.rate, args.miss)
     extractor = open_network(args)
     _check_kind(data, extractor)
-    for line in _cautions(args, data):
+    for line in _cautions(args, extractor.config.data, data):
         print(f"warning: {line}", flush=True)
     feats = [features_of(extractor, data, side) for side in ("query", "gallery")]
     try:
@@ -168,24 +170,33 @@ def _check_kind(data: ReidData, extractor: Extractor) -> None:
         )
 
 
-def _cautions(args: argparse.Namespace, data: ReidData) -> list[str]:
+def _cautions(args: argparse.Namespace, config: Data, data: ReidData) -> list[str]:
     """What to know before the rates are trusted, one line each."""
+    unknown = "if it was trained on these persons, the rates are too low"
     if args.weights is not None:
-        return [
-            "nothing says on whom these weights were trained: if on persons of this data, the"
-            " rates are too low"
-        ]
-    config = json.loads((Path(args.workdir) / "config.json").read_bytes())
-    if config.get("fingerprint") != data.fingerprint():
-        return []
-    lines = [
-        f"{data.name} is what the run was trained on: these are other persons of the same cameras;"
-        " expect more errors at another place"
-    ]
-    of_training = np.isin(np.union1d(data.query.pids, data.gallery.pids), data.train_pids).sum()
-    if of_training:
-        lines.append(f"{data.name}: {of_training} of the persons were trained on: too low rates")
+        return [f"{args.weights}: nothing says on whom this network was trained: {unknown}"]
+    try:
+        trained = index.load(config.name, config.root or "", config.split)
+    except UserError:
+        return [f"{config.root}: the data of the run is not there any more: {unknown}"]
+    lines = []
+    run = json.loads((Path(args.workdir) / "config.json").read_bytes())
+    if run.get("fingerprint") == data.fingerprint():
+        lines.append(
+            f"{data.name} is what the run was trained on: these are other persons of the same"
+            " cameras; expect more errors at another place"
+        )
+        pids = np.union1d(data.query.pids, data.gallery.pids)
+        if of_training := np.isin(pids, data.train_pids).sum():
+            lines.append(f"{data.name}: {of_training} persons were trained on: too low rates")
+    pictures = [_files(table) for table in (trained.train, data.query, data.gallery)]
+    if seen := len(pictures[0] & (pictures[1] | pictures[2])):
+        lines.append(f"{data.name}: {seen:,} pictures were trained on: too low rates")
     return lines
+
+
+def _files(table: Index) -> set[str]:
+    return {os.path.realpath(table.path(row)) for row in range(table.size)}
 
 
 def features_of(extractor: Extractor, data: ReidData, side: Side) -> Features:

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import errno
 import json
+import os
 import shutil
 
 import jax
@@ -230,7 +232,18 @@ def test_data_of_the_training_is_said(calibrate, photo_config, crowd, tmp_path):
     flags = f"--workdir={run}", "--name=csv", f"--root={table}"
     code, said, errors = calibrate(*flags, *WIDE)
     assert (code, errors) == (0, "")
-    assert "warning: csv: 1 of the persons were trained on: too low rates" in said
+    assert "warning: csv: 1 persons were trained on: too low rates" in said
+    # The table has grown since: its fingerprint is another, and pictures that it had are known.
+    table.write_text("\n".join(rows).replace(",query", ",train", 8))
+    run = make_run(tmp_path / "earlier", config)
+    table_of_today = tmp_path / "today.csv"
+    shutil.copy(crowd / "all.csv", table_of_today)
+    code, said, _ = calibrate(f"--workdir={run}", "--name=csv", f"--root={table_of_today}", *WIDE)
+    assert code == 0
+    assert "warning: csv: 8 pictures were trained on: too low rates" in said
+    table.unlink()
+    _, said, _ = calibrate(f"--workdir={run}", "--name=csv", f"--root={table_of_today}", *WIDE)
+    assert f"warning: {table}: the data of the run is not there any more: if it was" in said
 
 
 @pytest.mark.parametrize(
@@ -253,13 +266,28 @@ def test_distances_that_tell_nobody_apart(value, words, calibrate, crowd, run_of
     assert not (run_of / "calibration.json").exists()
 
 
+def test_a_full_disk_leaves_what_was_there(calibrate, crowd, run_of, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (run_of / "calibration.json").write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    flags = f"--workdir={run_of}", "--name=csv", f"--root={crowd / 'all.csv'}"
+    code, _, errors = calibrate(*flags, *WIDE)
+    assert code == 2
+    assert errors == (
+        f"jaxreid: error: --out={run_of}: cannot write there (No space left on device)\n"
+    )
+    assert (run_of / "calibration.json").read_text() == "before"
+
+
 @pytest.mark.slow
 def test_a_network_that_others_trained(calibrate, crowd, tmp_path):
     weights = writers.write_zip(tmp_path / "osnet.pth", osnet_files.arrays())
     everyone = "--name=csv", f"--root={crowd / 'all.csv'}", *WIDE
     code, said, errors = calibrate(f"--weights={weights}", *everyone, "--out=found")
     assert (code, errors) == (0, "")
-    assert "warning: nothing says on whom these weights were trained" in said
+    assert f"warning: {weights}: nothing says on whom this network was trained: if" in said
     shutil.copy(index.load("synthetic", crowd).query.path(0), tmp_path / "a.jpg")
     flags = f"--weights={weights}", "--query=a.jpg", f"--gallery={crowd}/query"
     assert "answers: " not in calibrate(*flags, command=search)[1]
