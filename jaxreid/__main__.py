@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("jaxreid.main", "trains a config and scores it, or scores a run again"),
     "report": ("jaxreid.report", "lays papers' tables beside your runs, draws body parts"),
     "search": ("jaxreid.search", "ranks your own photographs and videos for a query"),
+    "calibrate": ("jaxreid.calibrate", "finds the distance up to which it is the same person"),
     "export": ("jaxreid.export", "writes a run's network to be run without jaxreid"),
 }
 _LIST = "\n".join(f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items())

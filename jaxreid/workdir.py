@@ -161,17 +161,22 @@ def claim_workdir(
                 f"--workdir={workdir} holds a run with another config ({'; '.join(differing)});"
                 " give another --workdir, or the same config"
             )
-    text = json.dumps(tree, indent=2)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # Else a power cut can leave the new name with nothing in it.
-        temporary.replace(path)
+        write_json(path, tree)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot write there ({error.strerror})") from None
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Writes it whole or not at all, and the folder that it lies in."""
+    text = json.dumps(tree, indent=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # Else a power cut can leave the new name with nothing in it.
+    temporary.replace(path)
 
 
 def read_config(workdir: Path) -> tuple[Config, int]:

@@ -73,6 +73,7 @@ REFUSED = {
     "train": ["--config=duatm_synthetic", f"--workdir={LONG}"],
     "report": ["table", "--paper=duatm", "--table=1", f"--out={LONG}"],
     "search": [f"--workdir={LONG}", "--query=a.jpg", "--gallery=b.jpg"],
+    "calibrate": [f"--workdir={LONG}", "--name=csv", f"--root={LONG}"],
     "export": [f"--workdir={LONG}"],
 }
 
@@ -210,8 +211,12 @@ PLACES = {
     ],
     "search": [
         [f"--{flag}={FAR if flag == far else 'x'}" for flag in flags]
-        for flags in [("workdir", "query", "gallery", "index", "out")]
+        for flags in [("workdir", "query", "gallery", "index", "out", "calibration")]
         for far in flags
+    ],
+    "calibrate": [
+        [f"--{flag}={FAR if flag == far else 'csv'}" for flag in ("workdir", "name", "root", "out")]
+        for far in ("workdir", "root", "out")
     ],
     "export": [[f"--workdir={FAR}"], ["--workdir=x", f"--out={FAR}"]],
 }

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxreid.metrics.calibration import Answers
 from jaxreid.report.words import percent
 
 # A power of two, so that pixels / DPI inches give back exactly that many pixels.
@@ -45,6 +46,36 @@ def plot_cmc(path: str | Path, curves: Mapping[str, Float[np.ndarray, " _"]], ti
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(loc="lower right")
+    save(figure, path)
+
+
+def plot_matches(
+    path: str | Path, curve: Float[np.ndarray, "n 3"], found: Answers, title: str
+) -> None:
+    """Draws the true match rate over the false match rate (ROC), and where the thresholds are.
+
+    Args:
+        path: the PNG to write.
+        curve: see `jaxreid.metrics.calibration.curve`.
+        found: the thresholds.
+        title: stands above the picture.
+    """
+    figure = Figure(figsize=(6, 4.5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    shown = curve[curve[:, 1] > 0]
+    axes.plot(100 * shown[:, 1], 100 * shown[:, 2], linewidth=1.5)
+    points = {
+        f'up to {found.same:.4g}: "same"': (found.false_match.value, found.true_match.value, "o"),
+        f'above {found.nobody:.4g}: "nobody"': (1 - found.cleared, 1 - found.lost.value, "s"),
+    }
+    for label, (false_match, true_match, marker) in points.items():
+        axes.plot(100 * false_match, 100 * true_match, marker, label=label, fillstyle="none")
+    axes.set_xscale("log")
+    axes.set_xlabel("pairs of two persons within the distance (%)")
+    axes.set_ylabel("pairs of one person within the distance (%)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
     save(figure, path)
 
 

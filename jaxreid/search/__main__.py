@@ -19,15 +19,12 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxreid.command import use_compilation_cache
 from jaxreid.data.files import say_skipped
@@ -35,9 +32,11 @@ from jaxreid.entry import ends_in_one_line
 from jaxreid.errors import UserError
 from jaxreid.paths import local_path
 from jaxreid.search import results
+from jaxreid.search.answers import CALIBRATION, Calibration, read_calibration
 from jaxreid.search.extractor import Extractor
 from jaxreid.search.index import open_gallery
 from jaxreid.search.items import Item, find
+from jaxreid.search.network import add_flags, bar, open_network
 from jaxreid.types import Features
 
 _NAMED = 20  # Of the pictures that cannot be read, so many are named.
@@ -65,10 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metavar": "PATH",
         "type": local_path,
     }
-    network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--workdir", type=local_path, help="folder of the run that trained it")
-    network.add_argument("--weights", help="or the file of a network that others have trained")
-    parser.add_argument("--arch", help="which network --weights is (its names and shapes say it)")
+    add_flags(parser)
     parser.add_argument("--query", required=True, **several, help="whom to search for")
     parser.add_argument("--gallery", required=True, **several, help="where to search")
     parser.add_argument("--top", type=int, default=20, help="how many to list (20)")
@@ -78,8 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=local_path, help="folder for the results (WORKDIR/search, or search)"
     )
-    parser.add_argument("--step", type=int, help="of the checkpoint (the newest)")
-    parser.add_argument("--batch_size", type=int, help="pictures or clips at a time (the run's)")
+    parser.add_argument(
+        "--calibration",
+        type=local_path,
+        help="file of jaxreid.calibrate, for answers (WORKDIR/calibration.json, if it is there)",
+    )
     args = parser.parse_args(argv)
     use_compilation_cache()
     search(args)
@@ -92,12 +91,10 @@ def search(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input.
     """
-    for name in ("top", "batch_size"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name}={value}: expected 1 or more")
-    extractor = _extractor(args)
-    for note in extractor.notes:
-        print(f"note: {note}", flush=True)
+    if args.top < 1:
+        raise UserError(f"--top={args.top}: expected 1 or more")
+    extractor = open_network(args)
+    calibration = _calibration(args, extractor)
     queries = _find("query", args.query, extractor)
     items = _find("gallery", args.gallery, extractor)
     out = Path(args.out) if args.out else Path(args.workdir or "") / "search"
@@ -106,7 +103,7 @@ def search(args: argparse.Namespace) -> None:
 
     queries, features = _compute_queries(extractor, queries, kind)
     start, skipped = time.perf_counter(), _Skipped(items)
-    with _bar(f"{kind} of the gallery", len(items)) as advance:
+    with bar(f"{kind} of the gallery", len(items)) as advance:
         gallery = open_gallery(extractor, items, index, skip=skipped, advance=advance)
     skipped.report(kind, "gallery")
     if not gallery.items:
@@ -124,29 +121,35 @@ def search(args: argparse.Namespace) -> None:
         **({"Run": args.workdir} if args.workdir else {"Weights": args.weights}),
         "Searched for": ", ".join(args.query),
         "Searched in": f"{', '.join(args.gallery)}: {len(gallery.items):,} {kind}",
-        "Distance": "the network's own: smaller is more alike; it says nothing of how sure it is",
+        "Distance": "the network's own: smaller is more alike",
     }
+    if calibration is None:
+        facts["Distance"] += "; it says nothing of how sure it is"
+    else:
+        facts["Answers"] = calibration.words(len(gallery.items))
     if any(each.kind(item) for each in found for item in each.found):
         facts["Frames"] = "green and solid: of the query's pid; red and dashed: of another"
-    written = results.write(out, found, facts)
-    results.print_tables(found)
+    written = results.write(out, found, facts, calibration)
+    results.print_tables(found, calibration)
     if (more := len(found) - results.TABLES) > 0:
         print(f"and {more:,} more queries, in ranked.csv")
+    if calibration is not None:
+        print(f"answers: {facts['Answers']}")
     print("written: " + ", ".join(map(str, written)))
 
 
-def _extractor(args: argparse.Namespace) -> Extractor:
-    """The network that the flags name."""
-    if args.weights is None:
-        if args.arch is not None:
-            raise UserError(f"--arch={args.arch}: of --weights alone; a run knows its network")
-        return Extractor(args.workdir, step=args.step, batch_size=args.batch_size)
-    if args.step is not None:
-        raise UserError(f"--step={args.step}: of --workdir alone; weights have no steps")
-    extractor = Extractor.from_weights(args.weights, args.arch, batch_size=args.batch_size)
-    height, width = extractor.config.data.image_size
-    print(f"weights: {args.weights}: {extractor.config.model.arch}, {height} x {width}", flush=True)
-    return extractor
+def _calibration(args: argparse.Namespace, extractor: Extractor) -> Calibration | None:
+    """The one that the flags name, or the run's own if it has one that is of this network."""
+    if args.calibration is not None:
+        return read_calibration(Path(args.calibration), extractor.fingerprint)
+    path = Path(args.workdir or "") / CALIBRATION
+    if args.workdir is None or not path.exists():
+        return None
+    try:
+        return read_calibration(path, extractor.fingerprint)
+    except UserError as error:
+        print(f"note: no answers: {error}", flush=True)
+        return None
 
 
 def _find(side: str, places: Sequence[str], extractor: Extractor) -> list[Item]:
@@ -168,7 +171,7 @@ def _compute_queries(
     extractor: Extractor, queries: list[Item], kind: str
 ) -> tuple[list[Item], Features]:
     skipped, found = _Skipped(queries), []
-    with _bar("queries", len(queries)) as advance:
+    with bar("queries", len(queries)) as advance:
         for number, features in extractor.stream(queries, "query", skipped):
             found.append((queries[number], features))
             advance(1)
@@ -218,17 +221,6 @@ class _Skipped:
     def report(self, kind: str, where: str) -> None:
         if self._count:
             print(f"{self._count:,} of {len(self._items):,} {kind} of the {where} skipped")
-
-
-@contextmanager
-def _bar(name: str, total: int) -> Iterator[Any]:
-    """A bar, on a terminal only; it goes when all is done. Gives a function to advance it."""
-    console = Console()
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    off = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=off) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from jaxreid.data.decode import VERSION as DECODER
 from jaxreid.data.decode import decode, resize
 from jaxreid.errors import UserError
 from jaxreid.extract import blocks, mean_over_clips, on_devices, pad
+from jaxreid.matching import distance_blocks
 from jaxreid.neighbours import NotFinite, nearest
 from jaxreid.search import items
 from jaxreid.search.items import Item
@@ -297,11 +298,27 @@ class Extractor:
         size = self._size_of(features)
         if self._vector is None:
             return np.asarray(features, np.float32)
+        if not size:
+            nobody = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), self.shapes)
+            return self.vectors(nobody)[:0]
         parts = [
             self._vector(self._variables, part)[: len(jax.tree.leaves(part)[0])]
             for part in blocks(features, size, self._batch_size)
         ]
         return np.concatenate(parts).astype(np.float32)
+
+    def distances(self, query: Features, gallery: Features) -> Iterator[Float[np.ndarray, "_ g"]]:
+        """The model's own distances of all queries to the whole gallery, some queries at a time.
+
+        Args:
+            query: features.
+            gallery: likewise.
+        """
+        e, size = self.config.eval, self._size_of(gallery)
+        distance = jax.tree_util.Partial(self._model.distance, self._variables)
+        sizes = self._mesh, e.query_block, e.gallery_block
+        for block in distance_blocks(distance, query, gallery, *sizes):
+            yield block.rows(np.arange(block.queries.stop - block.queries.start), size)
 
     @cached_property
     def fingerprint(self) -> str:

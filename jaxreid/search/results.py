@@ -18,6 +18,7 @@ from jaxreid import pages
 from jaxreid.data import decode
 from jaxreid.errors import UserError
 from jaxreid.report.pictures import Cell, decimals_of, plot_rows
+from jaxreid.search.answers import Calibration
 from jaxreid.search.items import Item, is_video
 
 # What is shown of a large search; `ranked.csv` has all of it.
@@ -46,8 +47,8 @@ class Ranked(NamedTuple):
         return "hit" if pids[0] == pids[1] else "miss"
 
 
-def print_tables(results: Sequence[Ranked]) -> None:
-    """Prints a table for each of the first queries."""
+def print_tables(results: Sequence[Ranked], calibration: Calibration | None = None) -> None:
+    """Prints a table for each of the first queries, with answers where there is a calibration."""
     columns = _columns([item for each in results for item in each.found])
     console = Console()
     if not console.is_terminal:  # Nothing is to be broken in a file.
@@ -57,24 +58,32 @@ def print_tables(results: Sequence[Ranked]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")
         table.add_column("rank", justify="right")
         table.add_column("distance", justify="right")
+        if calibration is not None:
+            table.add_column("answer")
         for name in ("file", *columns):
             table.add_column(Text(name), overflow="fold")
         decimals = decimals_of(result.distances)
         for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1):
             labels = [Text(item.labels.get(name, "")) for name in columns]
             style = "bold green" if result.kind(item) == "hit" else ""
-            far = f"{distance:.{decimals}f}"
-            table.add_row(str(rank), far, Text(item.name), *labels, style=style)
+            far = _far(distance, decimals, calibration)
+            table.add_row(str(rank), *far, Text(item.name), *labels, style=style)
         console.print(table)
 
 
-def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> list[Path]:
+def write(
+    folder: Path,
+    results: Sequence[Ranked],
+    facts: dict[str, str],
+    calibration: Calibration | None = None,
+) -> list[Path]:
     """Writes the files.
 
     Args:
         folder: where.
         results: of every query.
         facts: what the page says of the search, by name.
+        calibration: gives an answer to each distance.
 
     Returns:
         Their paths.
@@ -94,11 +103,12 @@ def write(folder: Path, results: Sequence[Ranked], facts: dict[str, str]) -> lis
                 pictures[item.files] = _thumbnail(item)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_csv(paths[2], results)
+        _write_csv(paths[2], results, calibration)
         with warnings.catch_warnings():  # A letter that the picture's font lacks is on the page.
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
-            plot_rows(paths[1], [_cells(each, pictures) for each in shown[:DRAWN]])
-        page = _page(results, shown, pictures, facts)
+            rows = [_cells(each, pictures, calibration) for each in shown[:DRAWN]]
+            plot_rows(paths[1], rows)
+        page = _page(results, shown, pictures, facts, calibration)
         # Names of files may be no UTF-8.
         paths[0].write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -119,13 +129,24 @@ def _thumbnail(item: Item) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(image)
 
 
-def _cells(result: Ranked, pictures: dict[tuple[str, ...], np.ndarray]) -> list[Cell]:
+def _far(distance: float, decimals: int, calibration: Calibration | None) -> list[str]:
+    """A distance, and the answer to it where there is a calibration."""
+    answer = [] if calibration is None else [calibration.answer(distance)]
+    return [f"{distance:.{decimals}f}", *answer]
+
+
+def _cells(
+    result: Ranked,
+    pictures: dict[tuple[str, ...], np.ndarray],
+    calibration: Calibration | None,
+) -> list[Cell]:
     decimals = decimals_of(result.distances)
     pairs = list(zip(result.found, result.distances))[:ACROSS]
     query = Cell(pictures[result.query.files], "query", _short(result.query), _words(result.query))
+    words = [_far(distance, decimals, calibration) for _, distance in pairs]
     return [query] + [
-        Cell(pictures[item.files], result.kind(item), _short(item), f"{distance:.{decimals}f}")
-        for item, distance in pairs
+        Cell(pictures[item.files], result.kind(item), _short(item), " · ".join(far))
+        for (item, _), far in zip(pairs, words)
     ]
 
 
@@ -134,6 +155,7 @@ def _page(
     shown: Sequence[Ranked],
     pictures: dict[tuple[str, ...], np.ndarray],
     facts: dict[str, str],
+    calibration: Calibration | None,
 ) -> str:
     uris = {files: pages.picture(pixels, _HEIGHT) for files, pixels in pictures.items()}
     rows = []
@@ -144,7 +166,7 @@ def _page(
                 "kind": result.kind(item),
                 "picture": uris[item.files],
                 "name": item.name,
-                "head": f"{rank} · {distance:.{decimals}f}",
+                "head": " · ".join([str(rank), *_far(distance, decimals, calibration)]),
                 "words": _words(item),
             }
             for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1)
@@ -159,16 +181,17 @@ def _page(
     )
 
 
-def _write_csv(path: Path, results: Sequence[Ranked]) -> None:
+def _write_csv(path: Path, results: Sequence[Ranked], calibration: Calibration | None) -> None:
     columns = _columns([item for each in results for item in each.found])
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(["query", "rank", "distance", "path", *columns])
+        answer = [] if calibration is None else ["answer"]
+        writer.writerow(["query", "rank", "distance", *answer, "path", *columns])
         for result in results:
             for rank, (item, distance) in enumerate(zip(result.found, result.distances), start=1):
                 labels = [item.labels.get(name, "") for name in columns]
-                row = [result.query.name, rank, f"{distance:.6g}", item.name, *labels]
-                writer.writerow(row)
+                far = [f"{distance:.6g}", *_far(distance, 3, calibration)[1:]]
+                writer.writerow([result.query.name, rank, *far, item.name, *labels])
 
 
 def _columns(found: Sequence[Item]) -> list[str]:

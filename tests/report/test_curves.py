@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from jaxreid.metrics.calibration import Answers, Rate
 from jaxreid.report import curves, plot_cmc, plot_lengths, plot_training
+from jaxreid.report.curves import plot_matches
 from tests.report.drawing import pixels
 
 
@@ -23,6 +25,23 @@ def test_cmc_axes_and_legend(tmp_path, monkeypatch):
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["this run: rank-1 88.7 %"]
     assert axes.get_xticks().tolist() == [1, 10, 20, 30, 40, 50]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("rank", "queries matched (%)")
+
+
+def test_matches_are_drawn_with_their_thresholds(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
+    curve = np.array([[0.1, 0, 0.2], [0.2, 0.01, 0.5], [0.4, 0.3, 0.99], [0.9, 1, 1]])
+    rates = [Rate(value, 0, 1) for value in (0.01, 0.5, 0.01)]
+    found = Answers(0.2, 0.4, *rates, cleared=0.7)
+    plot_matches(tmp_path / "calibration.png", curve, found, "title")
+    (axes,) = drawn[0].axes
+    line, same, nobody = (each.get_xydata().tolist() for each in axes.lines)
+    assert line == [[1, 50], [30, 99], [100, 100]]  # No false match has no place on this axis.
+    assert same == [[1, 50]]
+    assert nobody == [pytest.approx([30, 99])]
+    words = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert words == ['up to 0.2: "same"', 'above 0.4: "nobody"']
+    assert axes.get_xscale() == "log"
 
 
 def test_training_takes_the_last_record_of_a_step(tmp_path, monkeypatch):
