@@ -229,7 +229,7 @@ class Extractor:
             gallery: likewise.
             top: k, how many.
             candidates: of each query, the indices of the gallery items that are ranked, and no
-                others; -1 is none. See `jaxreid.search.galleries`.
+                others; -1 is none. See {py:mod}`jaxreid.search.galleries`.
 
         Returns:
             Indices into the gallery and the distances to them, nearest first, and the lower index
