@@ -1,6 +1,7 @@
 """What the documentation tells people to type has to work, and its examples are what it says."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -165,6 +166,24 @@ def test_the_walk_through_python_use_runs(tmp_path, capsys):
     assert loss == pytest.approx(0.223, abs=2e-3)
     assert mean_ap == pytest.approx(0.355, abs=2e-3)
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    notebook = json.loads((EXAMPLES / "calibrated_search.ipynb").read_text())
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert len(names["found"]) == 5
+    distances = [far for _, far, _ in names["found"]]
+    assert distances == sorted(distances)
+    for _, far, answer in names["found"]:
+        known = names["known"]
+        want = "same" if far <= known.same else "unsure" if far <= known.nobody else "nobody"
+        assert answer == want
+    assert (tmp_path / "runs/notebook/run/calibration.png").is_file()
 
 
 # ------------------------------------------------------------------------- data of one's own
