@@ -112,6 +112,8 @@ def train(
         log = stack.enter_context(RunLog(workdir, first, total))
         caught = stack.enter_context(_signals())
         previous: Metrics | None = None
+        # Where a step leaves it, too: of anything else, the second step would be traced anew.
+        start = sharding.put(np.True_, sharding.replicated(mesh))
         logged, clock = first, time.perf_counter()
         stalls = Stalls(models[False].chance, first)
 
@@ -143,7 +145,7 @@ def train(
                 save_good(step)
                 raise _stop(reasons, failure, step)
             batch = sharding.put(batch, divided)
-            sound = np.True_ if previous is None else previous["finite"]
+            sound = start if previous is None else previous["finite"]
             state, metrics = take_step[step < frozen_steps](state, batch, sound)
             # The step before is looked at while this one runs.
             if previous is not None:

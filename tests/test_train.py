@@ -113,6 +113,22 @@ def test_a_signal_saves_and_stops(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_step_is_traced_and_compiled_once(resumes, tiny, tmp_path):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, fun_name="", **__: compiled.append((name.split("/")[-1], fun_name))
+    )
+    config = tiny()
+    config.train.steps = 2
+    for _ in range(1 + resumes):
+        compiled.clear()
+        run(config, tmp_path, devices=2)
+        config.train.steps += 3
+    steps = [event for event, name in compiled if "train_step" in name]
+    assert steps.count("jaxpr_trace_duration") == steps.count("backend_compile_duration") == 1
+
+
 def test_the_backbone_is_frozen_at_first(tiny, tmp_path):
     config = tiny()
     config.optim.frozen_epochs = 2  # of 2 steps each
