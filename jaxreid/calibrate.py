@@ -58,13 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     add_flags(parser)
-    parser.add_argument(
-        "--name", required=True, help=f"{', '.join(index.PARSERS)}, or my_module:function"
-    )
-    parser.add_argument(
-        "--root", required=True, type=local_path, help="its folder; for csv, the file"
-    )
-    parser.add_argument("--split", type=int, help="which one, of a data set with several; from 0")
+    index.add_flags(parser)
     parser.add_argument("--rate", type=float, default=0.01, help="of false matches (0.01)")
     parser.add_argument("--miss", type=float, default=0.01, help="of true pairs lost (0.01)")
     parser.add_argument(

@@ -58,13 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--name", required=True, help=f"{', '.join(index.PARSERS)}, or my_module:function"
-    )
-    parser.add_argument(
-        "--root", required=True, type=local_path, help="its folder; for csv, the file"
-    )
-    parser.add_argument("--split", type=int, help="which one, of a data set with several; from 0")
+    index.add_flags(parser)
     parser.add_argument(
         "--python", required=True, type=local_path, help="the Python that has mediapipe"
     )

@@ -10,6 +10,7 @@ Nothing is downloaded: these sets are handed out by their owners under terms.
     data.gallery.path(0), data.gallery.pids[0]
 """
 
+import argparse
 import importlib
 import os
 from collections import defaultdict
@@ -30,6 +31,7 @@ from jaxreid.data.tables import (
     not_queries,
 )
 from jaxreid.errors import UserError, nearest
+from jaxreid.paths import local_path
 
 __all__ = [
     "EXPECTED",
@@ -121,6 +123,15 @@ def _parser_of_ones_own(name: str) -> Callable[..., ReidData]:
             f"data.name={name}: {module} has no function {function!r}{nearest(function, there)}"
         )
     return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a data set: what `load` takes."""
+    names = f"{', '.join(PARSERS)}, or my_module:function"
+    parser.add_argument("--name", required=True, help=names)
+    where = "its folder; for csv, the file"
+    parser.add_argument("--root", required=True, type=local_path, help=where)
+    parser.add_argument("--split", type=int, help="which one, of a data set with several; from 0")
 
 
 def split_place(place: str) -> tuple[str, str]:
