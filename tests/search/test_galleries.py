@@ -1,5 +1,7 @@
 """Databases of others, with the real packages: what goes in comes back as by sorting."""
 
+import gc
+
 import lancedb
 import numpy as np
 import pytest
@@ -7,6 +9,16 @@ from qdrant_client import QdrantClient
 
 from jaxreid.errors import UserError
 from jaxreid.search import galleries, to_faiss
+
+# Qdrant's client leaves a connection of its own open, which Python 3.13 says.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """It is said here, and not in a test that comes later."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
