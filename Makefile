@@ -5,9 +5,10 @@
 #
 # `make test-fast` runs the quick ones of them, in some three minutes on two cores.
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
-# those of PyTorch, which it installs; `make pose`, joints found by BlazePose, which it installs, too; `make browser`, the pages in Chromium, which has to be there with its
-# driver (Debian: chromium, chromium-driver); `make docs`, the documentation into build/docs, and its examples;
-# `make schema`, Kubernetes's own schema on launch/kubernetes.yaml; and
+# those of PyTorch, which it installs; `make pose`, joints found by BlazePose, which it installs, too;
+# `make browser`, the pages in Chromium, which has to be there with its driver (Debian: chromium,
+# chromium-driver); `make docs`, the documentation into build/docs, and its examples; `make schema`,
+# Kubernetes's own schema on launch/kubernetes.yaml; and
 #
 #   make gpu PYTHON=python3.12 VENV=.venvgpu    the examination on a GPU, at tiny sizes on the CPU
 #   make lint    formatting, style and types

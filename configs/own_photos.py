@@ -6,8 +6,7 @@
 OSNet x0.25 on images of 128 x 64, which is made for processors without a GPU: 200,000 parameters.
 The run has a fixed number of steps, and its rate falls over all of them, however many persons there
 are. Warm-up, random erasing, smoothed labels and a moving average of the network help a start from
-random weights; none of them is tuned to a data set. A tenth of the steps already gives something
-usable: `--config.train.steps=500`.
+random weights; none of them is tuned to a data set. `--config.train.steps=1000` is a shorter run.
 
 With weights at hand, of ImageNet or of persons, `--config.model.pretrained=osnet_x0_25_msmt17.pth`
 starts from them.
