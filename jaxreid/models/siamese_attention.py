@@ -351,13 +351,17 @@ class Network(nn.Module):
         train_backbone: bool,
     ) -> Output:
         """Runs the network on frames as decoded, or on what `maps` made of them."""
-        if clips.dtype == jnp.uint8:
-            maps = self.maps(clips.reshape(-1, *clips.shape[2:]), train=train_backbone)
-            clips = maps.reshape(*clips.shape[:2], *maps.shape[1:])
-        out = self.encoder(clips, mask, train=train)
+        out = self.encoder(self.of_clips(clips, train=train_backbone), mask, train=train)
         if self.is_initializing():
             self.similarity(out.vector, out.vector)
         return out
+
+    def of_clips(self, clips: Num[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t _ _ _"]:
+        """The maps of clips, be they frames as decoded or what `maps` made of them."""
+        if clips.dtype != jnp.uint8:
+            return clips
+        maps = self.maps(clips.reshape(-1, *clips.shape[2:]), train=train)
+        return maps.reshape(*clips.shape[:2], *maps.shape[1:])
 
     def maps(self, images: UInt8[Array, "n h w 3"], *, train: bool) -> Float[Array, "n _ _ c"]:
         """X of Eq. (1); for the FC-GRU, a map of one place."""
@@ -530,10 +534,7 @@ def make(
 
     def explain(variables: Variables, batch: Batch) -> dict[str, AttentionMap]:
         """The paper's Figs. 6 and 8: when, where, and the channel of a map that has its peak."""
-        clips = frames_of(batch)
-        if clips.dtype == jnp.uint8:
-            of_frames = maps(variables, clips.reshape(-1, *clips.shape[2:]))
-            clips = of_frames.reshape(*clips.shape[:2], *of_frames.shape[1:])
+        clips: Any = network.apply(variables, frames_of(batch), train=False, method="of_clips")
         out = run(variables, clips, batch.mask)
         found = {}
         if out.where is not None:

@@ -44,7 +44,8 @@ def to_qdrant(
     """
     from qdrant_client import models
 
-    rows = _rows(vectors, labels)
+    labels = _checked(vectors, labels)
+    rows = ({name: of[i] for name, of in labels.items()} for i in range(len(vectors)))
     if client.collection_exists(collection):
         raise UserError(f"{collection}: there is such a collection already; expected another name")
     size = models.VectorParams(size=vectors.shape[1], distance=models.Distance.EUCLID)
@@ -79,12 +80,12 @@ def to_lancedb(
     """
     import pyarrow as pa
 
-    _rows(vectors, labels)
+    labels = _checked(vectors, labels)
     values = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
     columns = {
         "id": pa.array(np.arange(len(vectors))),
         "vector": pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]),
-        **{label: pa.array(list(of)) for label, of in (labels or {}).items()},
+        **{label: pa.array(list(of)) for label, of in labels.items()},
     }
     try:
         db.create_table(name, pa.table(columns))
@@ -101,15 +102,15 @@ def from_lancedb(db: "DBConnection", name: str, queries: Vectors, k: int) -> Int
     )
 
 
-def _rows(vectors: Vectors, labels: Labels | None) -> list[dict[str, Any]]:
-    """The labels of each item."""
+def _checked(vectors: Vectors, labels: Labels | None) -> Labels:
+    """The labels, if there is one of each for each item."""
     labels = labels or {}
     for name, values in labels.items():
         if len(values) != len(vectors):
             raise UserError(
                 f"labels: {len(values)} of {name!r}; expected one for each of {len(vectors)} items"
             )
-    return [{name: values[i] for name, values in labels.items()} for i in range(len(vectors))]
+    return labels
 
 
 def _table(ids: Sequence[Sequence[int]], k: int) -> Int[np.ndarray, "n k"]:
