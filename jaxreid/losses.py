@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 def batch_hard_triplet(
     distmat: Float[Array, "b b"],
     pids: Int[Array, " b"],
-    margin: float,
+    margin: float | None,
     positives: Bool[Array, "b b"] | None = None,
 ) -> Float[Array, ""]:
-    """Batch-hard triplet loss (Hermans et al. 2017; Eq. (6) of DuATM), hinge.
+    """Batch-hard triplet loss (Hermans et al. 2017; Eq. (6) of DuATM), hinge or softplus.
 
     For each anchor: the farthest item of its person (another one than itself) and the nearest
     of any other person. An anchor that lacks either is left out of the mean.
@@ -20,7 +20,8 @@ def batch_hard_triplet(
     Args:
         distmat: distance of every item to every item. Its diagonal is ignored.
         pids: person ids.
-        margin: how much nearer the positive has to be, in units of the distance.
+        margin: how much nearer the positive has to be, in units of the distance. None: the soft
+            margin of Hermans et al., log(1 + exp(farthest - nearest)).
         positives: which items of one person are positives of each other, see `Batch.positives`;
             the others are neither positives nor negatives. None: all.
     """
@@ -32,8 +33,9 @@ def batch_hard_triplet(
     nearest = jnp.min(distmat, axis=1, where=~same, initial=jnp.inf)
     valid = positive.any(axis=1) & ~same.all(axis=1)
     # The inner `where` keeps the infinity of an anchor without negatives out of the gradient.
-    hinge = jnp.maximum(0.0, margin + farthest - jnp.where(valid, nearest, 0.0))
-    return jnp.sum(hinge, where=valid) / jnp.maximum(valid.sum(), 1)
+    gap = farthest - jnp.where(valid, nearest, 0.0)
+    each = jax.nn.softplus(gap) if margin is None else jnp.maximum(0.0, margin + gap)
+    return jnp.sum(each, where=valid) / jnp.maximum(valid.sum(), 1)
 
 
 def weighted_triplet(

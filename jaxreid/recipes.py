@@ -1,7 +1,7 @@
 """The recipes of the papers whose config files differ in little but the data set."""
 
 from jaxreid.config import Config, Data, Eval, Optim, Train
-from jaxreid.models import attention_driven, bot, cosam, jst_rnn, osnet, siamese_attention
+from jaxreid.models import attention_driven, bot, cosam, jst_rnn, osnet, siamese_attention, vit
 
 
 def cosam_config(data_set: str) -> Config:
@@ -194,6 +194,40 @@ def bot_config(data_set: str, passes: int) -> Config:
             weight_decay=5e-4,  # the released code's
             warmup=10 * passes,
             decay_epochs=(40 * passes, 70 * passes),
+        ),
+        train=Train(epochs=120 * passes),
+    )
+
+
+def transreid_config(data_set: str, passes: int, cameras: int) -> Config:
+    """TransReID's section 4.2, with what the released configs have where it is silent.
+
+    Args:
+        data_set: `config.data.name`.
+        passes: epochs of ours, in which each person is drawn once, in one of the released sampler,
+            in which each image is drawn about once.
+        cameras: of the training set.
+    """
+    return Config(
+        model=vit.Config(stride=12, sie=3.0, cameras=cameras, jpm=True),
+        data=Data(
+            name=data_set,
+            image_size=(256, 128),
+            enlarge=1.0,
+            pad=10,
+            erase=0.5,
+            num_ids=16,
+            num_instances=4,
+        ),
+        optim=Optim(
+            name="sgd",
+            lr=8e-3,
+            momentum=0.9,
+            weight_decay=1e-4,
+            bias_lr_scale=2.0,
+            warmup=5 * passes,
+            decay="cosine",
+            decay_factor=2e-3,
         ),
         train=Train(epochs=120 * passes),
     )

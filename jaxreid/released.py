@@ -5,7 +5,7 @@ known networks belongs to: another one is one more entry, besides its rules in `
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,11 @@ import jax
 import numpy as np
 
 from jaxreid import pretrained
+from jaxreid.backbones.vit import grid_of
 from jaxreid.config import Config, Data, ModelConfig
 from jaxreid.errors import UserError, nearest
-from jaxreid.models import bot, osnet
-from jaxreid.pretrained import Raw
+from jaxreid.models import bot, osnet, vit
+from jaxreid.pretrained import Raw, Weights
 from jaxreid.trained import Trained
 from jaxreid.types import Variables
 
@@ -31,11 +32,47 @@ class Release(NamedTuple):
         parameters: how many the network has without its classifier: a file is laid beside the
             networks of about as many as it has.
         image_size: (height, width) that it was trained with.
+        adapt: makes of the release, with a file's weights, the one that the file is of; for what
+            the shapes in a file say. None: there is nothing of the kind.
     """
 
     model: ModelConfig
     parameters: int
     image_size: tuple[int, int] = (256, 128)
+    adapt: Callable[["Release", Weights], "Release"] | None = None
+
+
+def _of_the_file(release: Release, weights: Weights) -> Release:
+    """A transformer's image size, stride and cameras, from the rows of its embeddings."""
+    position = weights.leaves.get("params/backbone/position")
+    cameras = weights.leaves.get("params/cameras/embedding")
+    model = release.model
+    assert isinstance(model, vit.Config)
+    if cameras is None:
+        model = replace(model, sie=0.0)
+    else:
+        # The factor is in no file: the papers' 3 and 1.
+        factor = 1.0 if model.form == "clip" else 3.0
+        model = replace(model, sie=factor, cameras=len(cameras))
+    if position is None:
+        return release._replace(model=model)
+    known = {
+        grid_of(size, stride): (size, stride) for size in _SIZES for stride in (16, 14, 12)
+    }
+    for (rows, columns), (size, stride) in known.items():
+        if rows * columns == len(position):
+            return release._replace(model=replace(model, stride=stride), image_size=size)
+    choices = ", ".join(
+        f"{rows * columns} ({size[0]} x {size[1]}, stride {stride})"
+        for (rows, columns), (size, stride) in known.items()
+    )
+    raise UserError(
+        f"{weights.source}: a position embedding of {len(position)} patches; expected {choices}"
+    )
+
+
+# (height, width) of the images that transformers are released for.
+_SIZES = ((256, 128), (384, 128))
 
 
 _BOT = bot.Config(centre=0.0)  # No persons, no centres of theirs.
@@ -54,6 +91,9 @@ RELEASES: Mapping[str, Release] = {
     "osnet_ain_x0_25": Release(osnet.Config("osnet_ain_x0_25", test_norm=True), 201_864),
     "bot_resnet50": Release(_BOT, 23_510_080),
     "bot_resnet50_ibn_a": Release(replace(_BOT, backbone="resnet50_ibn_a"), 23_510_080),
+    "transreid_vit_b16": Release(vit.Config(), 85_747_200, adapt=_of_the_file),
+    "transreid_vit_b16_jpm": Release(vit.Config(jpm=True), 92_839_680, adapt=_of_the_file),
+    "clipreid_vit_b16": Release(vit.Config("clip"), 86_141_696, adapt=_of_the_file),
     "agw_resnet50": Release(_AGW, 23_538_768),
     "agw_resnet50_ibn_a": Release(replace(_AGW, backbone="resnet50_ibn_a"), 23_538_768),
 }
@@ -78,21 +118,20 @@ def load(source: str | Path, arch: str | None = None) -> Trained:
     raw = pretrained.read(source)
     if raw.family == "ours" and raw.whole:
         raise UserError(f"{source}: a whole network of ours; expected its run's folder (--workdir)")
-    name, variables = _recognised(raw) if arch is None else (arch, _filled(raw, arch))
-    release = RELEASES[name]
+    release, variables = _recognised(raw)[1:] if arch is None else _filled(raw, arch)
     config = Config(release.model, Data(image_size=release.image_size))
     model, batch = config.model.make(1), _example(release)
     return Trained(config, model, variables, jax.eval_shape(model.features, variables, batch))
 
 
-def _recognised(raw: Raw) -> tuple[str, Variables]:
-    """The network that a file is of, and its variables.
+def _recognised(raw: Raw) -> tuple[str, Release, Variables]:
+    """The name of the network that a file is of, the network, and its variables.
 
     Raises:
         UserError: it is of none; says of which it has the most layers, and what is otherwise there.
     """
     if raw.arch is not None and raw.arch in RELEASES:  # A file of our own says it.
-        return raw.arch, _filled(raw, raw.arch)
+        return raw.arch, *_filled(raw, raw.arch)
     size = sum(array.size for name, array in raw.arrays.items() if not _UNCOUNTED.match(name))
     nearest_first = sorted(RELEASES, key=lambda name: abs(RELEASES[name].parameters - size))
     known = {name: pretrained.known(raw, RELEASES[name].model.arch) for name in nearest_first}
@@ -105,26 +144,29 @@ def _recognised(raw: Raw) -> tuple[str, Variables]:
     if 2 * known[best] <= len(raw.arrays):
         raise UserError(f"{raw.source}: {reason}")
     try:
-        return best, _filled(raw, best)
+        return best, *_filled(raw, best)
     except UserError as error:
         reason = str(error)
     # Others of the same size: a network is traced for each, which takes a second.
     for name in nearest_first:
         if name != best and abs(RELEASES[name].parameters - size) < 0.1 * size:
             with suppress(UserError):
-                return name, _filled(raw, name)
+                return name, *_filled(raw, name)
     raise UserError(reason)
 
 
-def _filled(raw: Raw, name: str) -> Variables:
-    """The method's variables with a file's weights; zeros for the classifier, which nobody asks."""
+def _filled(raw: Raw, name: str) -> tuple[Release, Variables]:
+    """The network as the file has it, and the method's variables with the file's weights; zeros
+    for the classifier, which nobody asks."""
     release = RELEASES[name]
-    shapes = jax.eval_shape(release.model.make(1).init, jax.random.key(0), _example(release))
     weights = pretrained.convert(raw, release.model.arch)
+    if release.adapt is not None:
+        release = release.adapt(release, weights)
+    shapes = jax.eval_shape(release.model.make(1).init, jax.random.key(0), _example(release))
     if weights.arch != release.model.arch:
         raise UserError(f"{raw.source}: of {weights.arch} alone; expected all of {name}")
     variables, _ = pretrained.install(shapes, weights)
-    return jax.tree.map(
+    return release, jax.tree.map(
         lambda x: np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
         variables,
     )

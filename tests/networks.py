@@ -11,6 +11,7 @@ from jaxreid.models import (
     jst_rnn,
     osnet,
     siamese_attention,
+    vit,
 )
 from jaxreid.types import Batch
 from tests.ops.test_boxes import standing
@@ -50,6 +51,13 @@ _TINY_OSNET = {
     "backbone_blocks": 1,
     "backbone_features": 16,
 }
+_TINY_VIT = {
+    "stride": 12,
+    "backbone_width": 16,
+    "backbone_depth": 2,
+    "backbone_heads": 2,
+    "backbone_projection": 12,
+}
 _TINY_BOT = {"backbone_layers": (1, 1, 1, 1), "backbone_width": 4}
 MODELS = {
     "duatm": duatm.Config(**_TINY),
@@ -75,8 +83,10 @@ MODELS = {
         non_local=(0, 1, 1, 0),
         triplet="weighted",
     ),
+    "vit": vit.Config(**_TINY_VIT, sie=3.0, cameras=3, jpm=True),
+    "vit-clip": vit.Config(**_TINY_VIT, form="clip", sie=1.0, cameras=3, drop_path=0.0),
 }
-IMAGES = ("duatm", "attention-driven", "osnet", "bot", "agw")
+IMAGES = ("duatm", "attention-driven", "osnet", "bot", "agw", "vit")
 CLIPS = {name for name in MODELS if not name.startswith(IMAGES)} | {"duatm-gru"}
 # CaffeNet's maps are to have two rows and columns: a sweep of one place never uses its state.
 SIZES = {name: (72, 72) for name in MODELS if name.startswith("jst-rnn")}

@@ -58,6 +58,7 @@ def test_the_papers_configs_have_variants():
         "siamese_attention_ilids",
         "siamese_attention_mars",
         "siamese_attention_prid",
+        "vit_market",
     }
 
 

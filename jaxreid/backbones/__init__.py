@@ -6,6 +6,7 @@ from jaxreid.backbones.googlenet import GoogLeNet, googlenet
 from jaxreid.backbones.osnet import OSNet, osnet
 from jaxreid.backbones.resnet import ResNet, resnet50, se_resnet50
 from jaxreid.backbones.vgg import VGG16, vgg16
+from jaxreid.backbones.vit import ViT, vit_b16
 
 __all__ = [
     "VGG16",
@@ -14,6 +15,7 @@ __all__ = [
     "GoogLeNet",
     "OSNet",
     "ResNet",
+    "ViT",
     "caffenet",
     "densenet121",
     "googlenet",
@@ -21,4 +23,5 @@ __all__ = [
     "resnet50",
     "se_resnet50",
     "vgg16",
+    "vit_b16",
 ]

@@ -33,14 +33,23 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 PREPROCESSING = "preprocessing"
 
 
-def normalise(module: nn.Module, images: Num[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+# The same of weights that see pixels from -1 to 1.
+EVEN = (127.5, 127.5, 127.5)
+
+
+def normalise(
+    module: nn.Module,
+    images: Num[Array, "b h w 3"],
+    start: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD),
+) -> Float[Array, "b h w 3"]:
     """What the module's weights expect of RGB images in grey levels: `(images - mean) / std`.
 
     Mean and deviation belong to the weights, so they are variables of the module (collection
-    `preprocessing`), are saved with them, and are not trained. They start at ImageNet's.
+    `preprocessing`), are saved with them, and are not trained. They start at ImageNet's, or at
+    `start`.
     """
-    mean = module.variable(PREPROCESSING, "mean", lambda: jnp.asarray(IMAGENET_MEAN)).value
-    std = module.variable(PREPROCESSING, "std", lambda: jnp.asarray(IMAGENET_STD)).value
+    mean = module.variable(PREPROCESSING, "mean", lambda: jnp.asarray(start[0])).value
+    std = module.variable(PREPROCESSING, "std", lambda: jnp.asarray(start[1])).value
     images = images.astype(jnp.float32)
     return (images - jnp.broadcast_to(mean, images.shape)) / jnp.broadcast_to(std, images.shape)
 

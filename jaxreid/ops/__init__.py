@@ -8,6 +8,7 @@ from jaxreid.ops.attention import (
     dual_attention_distance,
     dual_attention_distmat,
     location_attention,
+    multi_head_attention,
     non_local,
     temporal_attention,
 )
@@ -21,6 +22,7 @@ from jaxreid.ops.conv_gru import (
 )
 from jaxreid.ops.correlation import normalized_cross_correlation
 from jaxreid.ops.distance import normalise, pairwise_cosine, pairwise_euclidean
+from jaxreid.ops.jigsaw import jigsaw
 from jaxreid.ops.pooling import generalised_mean
 from jaxreid.ops.recurrence import (
     FrameAttentionWeights,
@@ -61,8 +63,10 @@ __all__ = [
     "dual_attention_distmat",
     "generalised_mean",
     "gru_scan",
+    "jigsaw",
     "location_attention",
     "lstm_scan",
+    "multi_head_attention",
     "non_local",
     "normalise",
     "normalized_cross_correlation",

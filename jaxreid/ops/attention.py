@@ -184,3 +184,27 @@ def non_local(
     """
     context = jnp.einsum("bsd,bsn->bdn", keys, values) / keys.shape[1]
     return jnp.einsum("bsd,bdn->bsn", queries, context)
+
+
+def multi_head_attention(
+    queries: Float[Array, "b s d"],
+    keys: Float[Array, "b s d"],
+    values: Float[Array, "b s d"],
+    heads: int,
+) -> Float[Array, "b s d"]:
+    """Scaled dot products (Vaswani et al., NeurIPS 2017, Eq. 1) of `heads` slices of the channels:
+
+        y_i = sum_j softmax_j(<q_i, k_j> / sqrt(d / heads)) v_j
+
+    each slice by itself, and the results side by side. The softmax is in float32.
+
+    Args:
+        queries: one vector of each place.
+        keys: what they are compared with.
+        values: what is averaged.
+        heads: slices, which divide d.
+    """
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (queries, keys, values))
+    scores = jnp.einsum("bsnd,btnd->bnst", q * q.shape[-1] ** -0.5, k)
+    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v.dtype)
+    return jnp.einsum("bnst,btnd->bsnd", weights, v).reshape(values.shape)

@@ -16,6 +16,10 @@ Colour = tuple[float, float, float]
 
 # RGB mean and deviation of ImageNet in 0..1, as torchvision, timm and Hugging Face use them.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Of pixels from -1 to 1.
+EVEN = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# What a rule says of a layer that files have and that has no meaning here.
+IGNORED = "ignored"
 
 
 class Architecture(NamedTuple):
@@ -35,6 +39,7 @@ class Architecture(NamedTuple):
             into it, if the file lacks that: exporters do so.
         backbone: the backbone of a whole network: files that hold it alone will do.
         unshifted: layers whose bias is zero in files, and which have none here.
+        copies: by the names of layers that a file may lack, those that they start as.
     """
 
     torch: Rules = ()
@@ -49,10 +54,14 @@ class Architecture(NamedTuple):
     folded: Rules = ()
     backbone: str | None = None
     unshifted: str | None = None
+    copies: Mapping[str, str] = MappingProxyType({})
 
 
 # The layers that are linear here. Some files hold them as convolutions.
-LINEAR = r"(.*/)?(classifier|fc[67]?|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+|non_local\w+/\w+)"
+LINEAR = (
+    r"(.*/)?(classifier\w*|fc[67]?|aux\d_(fc|classifier)|cosam\d/\w+|head/\w+|non_local\w+/\w+"
+    r"|(local_)?block\d*/\w+)"
+)
 
 DENSENET: Rules = [
     (r"features\.(conv0|norm0|norm5)", r"\1"),
@@ -260,6 +269,71 @@ OSNET: Rules = [
     (r"classifier", "classifier"),
 ]
 
+# timm's vision transformer, and the names of TransReID's.
+VIT: Rules = [
+    (r"patch_embed\.proj", "patch"),
+    (r"blocks\.(\d+)\.(norm[12])", r"block\1/\2"),
+    (r"blocks\.(\d+)\.(?:attn|mlp)\.(qkv|proj|fc[12])", r"block\1/\2"),
+    (r"norm", "norm"),
+    # ImageNet's, of which some files have two.
+    (r"head|fc", "classifier"),
+    (r"pre_logits\.fc", "classifier_hidden"),
+    ("", ""),  # what belongs to no layer: the class token, and the positions
+]
+# CLIP's image encoder: OpenAI's names, and those of CLIP-ReID. Texts have no meaning here.
+CLIP: Rules = [
+    (r"(?:visual|image_encoder)\.conv1", "patch"),
+    (r"(?:visual|image_encoder)\.ln_pre", "norm_pre"),
+    (r"(?:visual|image_encoder)\.ln_post", "norm"),
+    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.ln_([12])", r"block\1/norm\2"),
+    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.attn", r"block\1/qkv"),
+    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.attn\.out_proj", r"block\1/proj"),
+    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.mlp\.c_fc", r"block\1/fc1"),
+    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.mlp\.c_proj", r"block\1/fc2"),
+    (r"(?:visual|image_encoder)", ""),
+    (r"|(?:transformer|token_embedding|ln_final)(?:\..*)?", IGNORED),
+]
+
+
+def _transreid(*special: tuple[str, str]) -> Rules:
+    """TransReID's released networks; `special` rules go before those of the transformer."""
+    return [
+        *special,
+        (r"base\.fc", IGNORED),  # of ImageNet's classes, and never trained
+        *[
+            (f"base\\.(?:{theirs})" if theirs else "base", f"backbone/{ours}".rstrip("/"))
+            for theirs, ours in VIT
+            if isinstance(ours, str)
+        ],
+        (r"bottleneck(_\d)?", r"bottleneck\1"),
+        (r"classifier(_\d)?", r"classifier\1"),
+    ]
+
+
+TRANSREID = _transreid()
+# Its last block stands in the file three times: as it started, of the whole, and of the parts.
+TRANSREID_JPM = _transreid(
+    (r"base\.(?:blocks\.11\..*|norm)", IGNORED),
+    *[
+        (rf"{branch}\.0\.{theirs}", rf"backbone/{block}/\1")
+        for branch, block in (("b1", "block11"), ("b2", "local_block"))
+        for theirs in (r"(norm[12])", r"(?:attn|mlp)\.(qkv|proj|fc[12])")
+    ],
+    (r"b1\.1", "backbone/norm"),
+    (r"b2\.1", "backbone/local_norm"),
+)
+CLIPREID: Rules = [
+    (r"(?:prompt_learner|text_encoder)(?:\..*)?", IGNORED),
+    *[
+        (theirs, f"backbone/{ours}".rstrip("/"))
+        for theirs, ours in CLIP
+        if isinstance(ours, str) and ours != IGNORED
+    ],
+    (r"bottleneck(_proj)?", r"bottleneck\1"),
+    (r"classifier(_proj)?", r"classifier\1"),
+    ("", ""),  # the cameras' embedding
+]
+
 OSNET_FOLDED: Rules = [(r"(.*)\.conv2?", r"\1.bn")]
 OSNETS = (
     *("osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", "osnet_ibn_x1_0"),
@@ -297,6 +371,35 @@ ARCHITECTURES = {
         first="conv1_1",
         unrolled={"fc6": (512, 7, 7)},
         heads="classifier|fc[67]",
+    ),
+    "vit_b16": Architecture(torch=VIT, torch_preprocessing=EVEN, heads=r"classifier\w*"),
+    "vit_b16_jpm": Architecture(
+        torch=VIT,
+        torch_preprocessing=EVEN,
+        heads=r"classifier\w*",
+        copies={"local_block": "block11", "local_norm": "norm"},
+    ),
+    "clip_vit_b16": Architecture(torch=CLIP, torch_preprocessing=EVEN),
+    "transreid_vit_b16": Architecture(
+        torch=TRANSREID,
+        torch_preprocessing=EVEN,
+        whole=True,
+        backbone="vit_b16",
+        unshifted=r"bottleneck",
+    ),
+    "transreid_vit_b16_jpm": Architecture(
+        torch=TRANSREID_JPM,
+        torch_preprocessing=EVEN,
+        whole=True,
+        backbone="vit_b16_jpm",
+        unshifted=r"bottleneck\w*",
+    ),
+    "clipreid_vit_b16": Architecture(
+        torch=CLIPREID,
+        torch_preprocessing=EVEN,
+        whole=True,
+        backbone="clip_vit_b16",
+        unshifted=r"bottleneck\w*",
     ),
     # No one publishes its weights: they come from runs of our own.
     "attention_driven": Architecture(),

@@ -1,5 +1,6 @@
 """Published arrays -> our names and axes -> a model's variables; and our own file for them."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
+from jaxreid.backbones.vit import resize_grid
 from jaxreid.errors import UserError
 from jaxreid.pretrained import rules, sources
 from jaxreid.pretrained.rules import Architecture
@@ -19,12 +21,28 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "base.")
 _CLASSIFIER = r"(.*/)?\w*classifier\w*"
 # Of a network around a backbone, what tells it from the backbone alone.
 _NECK = "bottleneck"
+# Of a transformer's patches; rows that are not resized keep the grid of the file.
+_POSITION = "position"
 # PyTorch's names of a recurrent layer's leaves.
 _RECURRENT = {
     "weight_ih_l0": "kernel",
     "weight_hh_l0": "recurrent",
     "bias_ih_l0": "bias",
     "bias_hh_l0": "recurrent_bias",
+}
+
+
+# PyTorch's of its own attention, whose three matrices are one.
+_ATTENTION = {"in_proj_weight": "weight", "in_proj_bias": "bias"}
+# Of TransReID's transformers and timm's, and of CLIP's.
+_TRANSFORMER = {
+    "cls_token": "class_token",
+    "class_embedding": "class_token",
+    "pos_embed": "position",
+    "positional_embedding": "position",
+    "proj": "projection",
+    "sie_embed": "cameras/embedding",
+    "cv_embed": "cameras/embedding",
 }
 
 
@@ -55,16 +73,19 @@ class Report(NamedTuple):
         weights: what was put in.
         taken: names of the leaves that the model has now.
         left_out: what was left out by rule, and why, one entry for each leaf.
+        resized: position embeddings that were made for another grid, and the two grids.
     """
 
     weights: Weights
     taken: tuple[str, ...]
     left_out: tuple[str, ...]
+    resized: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
         arch = f" ({self.weights.arch})" if self.weights.arch else ""
-        rest = f"; left out by rule: {_few(self.left_out)}" if self.left_out else ""
+        rest = f"; resized bilinearly: {', '.join(self.resized)}" if self.resized else ""
+        rest += f"; left out by rule: {_few(self.left_out)}" if self.left_out else ""
         return f"{self.weights.source}{arch}: {len(self.taken)} arrays{rest}"
 
 
@@ -104,7 +125,7 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
         ours = rules.rename(layer, table)
         if ours is None:
             unknown.append(name)
-        elif leaf == "num_batches_tracked":
+        elif ours == rules.IGNORED or leaf == "num_batches_tracked":
             dropped.append(name)
         elif leaf == "bias" and chosen.unshifted and re.fullmatch(chosen.unshifted, ours):
             if np.any(array):
@@ -112,16 +133,24 @@ def convert(source: str | Path | Raw, arch: str | None = None) -> Weights:
             dropped.append(name)
         else:
             try:
-                key, value = _convert_leaf(ours, leaf, array, chosen)
+                found = _convert_leaf(ours, leaf, array, chosen)
             except ValueError as error:
                 raise UserError(f"{raw.source}: {name} is not of {arch}: {error}") from error
-            if raw.family == "caffe" and key == f"params/{chosen.first}/kernel":
-                value = value[:, :, ::-1]
-            leaves[key] = np.array(value, np.float32, order="C")
+            for key, value in found.items():
+                if raw.family == "caffe" and key == f"params/{chosen.first}/kernel":
+                    value = value[:, :, ::-1]
+                leaves[key] = np.array(value, np.float32, order="C")
     if unknown:
         raise UserError(f"{raw.source}: not weights of {arch}: {_few(unknown)} not known there")
     if broken := [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]:
         raise UserError(f"{raw.source}: weights that are not finite: {_few(broken)}")
+    for new, old in chosen.copies.items():
+        above = f"params/{old}/"
+        leaves |= {
+            name.replace(above, f"params/{new}/"): leaf
+            for name, leaf in leaves.items()
+            if name.startswith(above)
+        }
     below = f"preprocessing/{BACKBONE}/" if chosen.whole else "preprocessing/"
     mean, std = _preprocessing(raw, chosen)
     leaves = {f"{below}mean": mean, f"{below}std": std} | leaves
@@ -199,8 +228,31 @@ def _unfolded(arrays: dict[str, np.ndarray], arch: Architecture) -> dict[str, np
 
 def _convert_leaf(
     layer: str, leaf: str, array: np.ndarray, arch: Architecture
+) -> dict[str, np.ndarray]:
+    """Our full name of a leaf, and the leaf with its axes in our order; two of a position
+    embedding, whose first row is the class token's."""
+    if leaf in _TRANSFORMER:
+        return _transformer_leaf(layer, leaf, array)
+    key, value = _layer_leaf(layer, _ATTENTION.get(leaf, leaf), array, arch)
+    return {key: value}
+
+
+def _transformer_leaf(layer: str, leaf: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """What stands beside a transformer's layers. Grids of positions stay flat: see `install`."""
+    above, ours = f"params/{layer}/" if layer else "params/", _TRANSFORMER[leaf]
+    if ours == "cameras/embedding":
+        return {f"params/{ours}": array.reshape(len(array), -1)}
+    if ours == "projection":
+        return {above + ours: array}
+    rows = array.reshape(-1, array.shape[-1])
+    if ours == "class_token":
+        return {above + ours: rows[0]} if len(rows) == 1 else {above + ours: array}
+    return {f"{above}class_position": rows[0], above + ours: rows[1:]}
+
+
+def _layer_leaf(
+    layer: str, leaf: str, array: np.ndarray, arch: Architecture
 ) -> tuple[str, np.ndarray]:
-    """Our full name of a leaf, and the leaf with its axes in our order."""
     if leaf in ("running_mean", "running_var"):
         return f"batch_stats/{layer}/{leaf.removeprefix('running_')}", array
     if leaf == "bias":
@@ -272,7 +324,8 @@ def install(
     A backbone's go below the key `backbone` of every collection; all of that must be there then,
     but for heads: a classifier (of VGG-16 and CaffeNet also fc6 and fc7, of GoogLeNet also the
     auxiliary classifiers) that the model lacks or has in another size is left out. Of a whole
-    network, what belongs to a classifier may be missing, too.
+    network, what belongs to a classifier may be missing, too. A position embedding of a square grid
+    is resized to the model's, as those of ImageNet and of CLIP are for images of persons.
 
     Args:
         variables: nested dicts as the model's `init` made them, of arrays or of their shapes.
@@ -297,6 +350,7 @@ def install(
         there = {name: leaf for name, leaf in model.items() if name.split("/")[1] == BACKBONE}
         heads = rf"{BACKBONE}/({rules.architecture(str(weights.arch)).heads})"
 
+    given, resized = _fit_positions(given, there)
     fits = {n for n in given.keys() & there.keys() if np.shape(given[n]) == np.shape(there[n])}
     skipped = {
         _layer(name)
@@ -336,7 +390,29 @@ def install(
         raise UserError(
             f"{weights.source}: weights{of} do not fit the model: {'; '.join(problems)}"
         )
-    return _unflatten({**model, **taken}), Report(weights, tuple(taken), tuple(left_out))
+    report = Report(weights, tuple(taken), tuple(left_out), resized)
+    return _unflatten({**model, **taken}), report
+
+
+def _fit_positions(
+    given: dict[str, np.ndarray], there: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The position embeddings on the model's grids, where they can be; and which were resized."""
+    found, resized = dict(given), []
+    for name in given.keys() & there.keys():
+        wanted, leaf = np.shape(there[name]), given[name]
+        if name.rpartition("/")[2] != _POSITION or wanted[-1:] != leaf.shape[-1:]:
+            continue
+        places = math.prod(leaf.shape[:-1])
+        side = math.isqrt(places)
+        if leaf.ndim == 2 and places == math.prod(wanted[:-1]):
+            found[name] = leaf.reshape(wanted)
+        elif leaf.shape != wanted and (leaf.ndim == 3 or side * side == places):
+            grid = leaf if leaf.ndim == 3 else leaf.reshape(side, side, -1)
+            found[name] = np.asarray(resize_grid(grid, wanted[:2]))
+            before, after = (f"{h} x {w}" for h, w in (grid.shape[:2], wanted[:2]))
+            resized.append(f"{name} from {before} to {after}")
+    return found, tuple(resized)
 
 
 def _below_backbone(name: str) -> str:
