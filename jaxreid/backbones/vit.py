@@ -45,12 +45,14 @@ class Block(nn.Module):
         heads: of the attention.
         form: see `ViT`.
         drop_path: the probability that an image goes past the attention, or past the layers.
+        depth: blocks of the network, by which CLIP's start is scaled.
         dtype: of the result.
     """
 
     heads: int
     form: Form
     drop_path: float
+    depth: int
     dtype: Any
 
     @nn.compact
@@ -64,7 +66,11 @@ class Block(nn.Module):
         width = x.shape[-1]
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=_start, name=name)
+            start = _start
+            if self.form == "clip":
+                shares = {"qkv": 1, "fc1": 2, "proj": 2 * self.depth, "fc2": 2 * self.depth}
+                start = initializers.normal((shares[name] * width) ** -0.5)
+            return nn.Dense(features, dtype=self.dtype, kernel_init=start, name=name)
 
         # Depth that is stochastic: all of an image's places go past, or none.
         past = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
@@ -151,8 +157,9 @@ class ViT(nn.Module):
             kernel_init=initializers.variance_scaling(2.0, "fan_out", "normal"),
             name="patch",
         )(x)
-        token = self.param("class_token", _start, (self.width,))
-        token = token + self.param("class_position", _start, (self.width,))
+        start = initializers.normal(self.width**-0.5) if clip else _start
+        token = self.param("class_token", start, (self.width,))
+        token = token + self.param("class_position", start, (self.width,))
         x = x + self._positions(x.shape[1:3]).astype(self.dtype)[None]
         x = x.reshape(x.shape[0], -1, self.width)
         first = jnp.broadcast_to(token.astype(self.dtype), (len(x), 1, self.width))
@@ -167,7 +174,7 @@ class ViT(nn.Module):
 
         def block(index: int, name: str) -> Block:
             rate = self.drop_path * index / max(1, self.depth - 1)
-            return Block(self.heads, self.form, rate, self.dtype, name=name)
+            return Block(self.heads, self.form, rate, self.depth, self.dtype, name=name)
 
         for index in range(self.depth):
             if index == self.depth - 1 and self.jigsaw is not None:
@@ -176,7 +183,6 @@ class ViT(nn.Module):
         maps["norm"] = x = layer_norm(self.form, self.dtype, "norm")(x)
         vector = x[:, 0].astype(jnp.float32)
         if clip:
-            start = initializers.normal(self.width**-0.5)
             matrix = self.param("projection", start, (self.width, self.projection))
             maps["projected"] = vector @ matrix
         return vector, maps
@@ -189,7 +195,8 @@ class ViT(nn.Module):
                     f"{'/'.join(self.path)} takes {made_for[0]} x {made_for[1]} patches and got"
                     f" {grid[0]} x {grid[1]}: the network was made for images of another size"
                 )
-        return self.param("position", _start, (*grid, self.width))
+        start = initializers.normal(self.width**-0.5) if self.form == "clip" else _start
+        return self.param("position", start, (*grid, self.width))
 
     def _parts(self, x: Array, block: Block, *, train: bool) -> Float[Array, "b 4 d"]:
         """The class token with a quarter of the patches at a time, through one block."""
