@@ -56,9 +56,7 @@ def _of_the_file(release: Release, weights: Weights) -> Release:
         model = replace(model, sie=factor, cameras=len(cameras))
     if position is None:
         return release._replace(model=model)
-    known = {
-        grid_of(size, stride): (size, stride) for size in _SIZES for stride in (16, 14, 12)
-    }
+    known = {grid_of(size, stride): (size, stride) for size in _SIZES for stride in (16, 14, 12)}
     for (rows, columns), (size, stride) in known.items():
         if rows * columns == len(position):
             return release._replace(model=replace(model, stride=stride), image_size=size)

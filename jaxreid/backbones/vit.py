@@ -18,7 +18,6 @@ The position embedding is kept as a grid, so that its shape says how the patches
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 from jaxtyping import Array, Float, Num
@@ -75,7 +74,8 @@ class Block(nn.Module):
         # Depth that is stochastic: all of an image's places go past, or none.
         past = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
         qkv = dense(3 * width, "qkv")(layer_norm(self.form, self.dtype, "norm1")(x))
-        y = ops.multi_head_attention(*jnp.split(qkv, 3, axis=-1), self.heads)
+        queries, keys, values = jnp.split(qkv, 3, axis=-1)
+        y = ops.multi_head_attention(queries, keys, values, self.heads)
         x = x + past(dense(width, "proj")(y))
         y = dense(4 * width, "fc1")(layer_norm(self.form, self.dtype, "norm2")(x))
         if self.form == "clip":
@@ -213,11 +213,3 @@ def vit_b16(form: Form = "transreid", stride: int = 16, dtype: Any = jnp.float32
     """The published ViT-B/16. Images of 256 x 128 have 85,746,432 parameters, at stride 12
     85,809,408; CLIP's form, with its matrix, 86,140,416 at stride 16."""
     return ViT(form, stride, dtype=dtype)
-
-
-def resize_grid(
-    position: Float[Any, "h w d"], grid: tuple[int, int]
-) -> Float[Array, "i j d"]:
-    """A position embedding for another grid, bilinear, as both releases start from ImageNet's."""
-    shape = (*grid, position.shape[-1])
-    return jax.image.resize(position, shape, "linear", antialias=False)

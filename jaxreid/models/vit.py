@@ -37,7 +37,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 from jaxtyping import Array, Float, Int, Key, UInt8

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from jaxreid.backbones.vit import resize_grid
 from jaxreid.errors import UserError
 from jaxreid.pretrained import rules, sources
 from jaxreid.pretrained.rules import Architecture
@@ -409,10 +408,24 @@ def _fit_positions(
             found[name] = leaf.reshape(wanted)
         elif leaf.shape != wanted and (leaf.ndim == 3 or side * side == places):
             grid = leaf if leaf.ndim == 3 else leaf.reshape(side, side, -1)
-            found[name] = np.asarray(resize_grid(grid, wanted[:2]))
+            found[name] = resize_grid(grid, wanted[:2])
             before, after = (f"{h} x {w}" for h, w in (grid.shape[:2], wanted[:2]))
             resized.append(f"{name} from {before} to {after}")
     return found, tuple(resized)
+
+
+def resize_grid(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A position embedding `[h w d]` for another grid, bilinear between the centres of its cells,
+    as PyTorch interpolates and the releases of transformers start from ImageNet's. `[i j d]`."""
+    x = grid.astype(np.float64)
+    for length in size:
+        last = len(x) - 1
+        at = np.clip((np.arange(length) + 0.5) * len(x) / length - 0.5, 0, last)
+        low = at.astype(int)
+        share = (at - low)[:, None, None]
+        x = (1 - share) * x[low] + share * x[np.minimum(low + 1, last)]
+        x = x.swapaxes(0, 1)  # The other axis, and then back.
+    return x.astype(np.float32)
 
 
 def _below_backbone(name: str) -> str:

@@ -89,11 +89,14 @@ def test_what_a_training_starts_from(name, tmp_path):
     found, report = install(start_of(config), path, config.arch)
     assert report.resized == ("params/backbone/position from 4 x 4 to 5 x 3",)
     assert str(report).count("resized bilinearly") == 1
-    assert report.weights.arch == {
-        "plain": "vit_b16",
-        "jpm": "vit_b16_jpm",
-        "clip": "clip_vit_b16",
-    }[name]
+    assert (
+        report.weights.arch
+        == {
+            "plain": "vit_b16",
+            "jpm": "vit_b16_jpm",
+            "clip": "clip_vit_b16",
+        }[name]
+    )
     backbone = found["params"]["backbone"]
     if config.jpm:
         copied = jax.tree.map(
