@@ -8,10 +8,10 @@ Scores a network that others have trained, as it is:
 
     python -m jaxreid.main --config=configs/vit_market.py:clip --mode=evaluate \
         --config.data.root=/data/Market-1501-v15.09.15 \
-        --config.model.pretrained=Market1501_clipreid_ViT-B-16_60.pth --workdir=runs/clipreid
+        --config.model.pretrained=ViT-B-16_60.pth --workdir=runs/clipreid
 
-Hardware and time: the authors name V100 GPUs of 16 or 32 GB, and no hours. Time on one H100: not yet
-measured.
+Hardware and time: the authors name a V100 GPU of 16 or 32 GB, and no hours. Time on one H100: not
+yet measured.
 The README of the authors' code, from ImageNet weights: rank-1 95.1 %, mAP 89.0 %.
 Ours: not yet run on the real Market-1501. Without `--config.model.pretrained` the network starts
 from random weights, and these figures should not be expected of it.

@@ -19,13 +19,13 @@ from tests.networks import CLIPS, MODELS, SIZES
 from tests.ops.test_boxes import standing
 from tests.search.conftest import make_run
 
-SLOW = ("siamese", "attention-driven", "cosam", "bot", "agw")
+SLOW = ("siamese", "attention-driven", "cosam", "bot", "agw", "vit-clip")
 # One of each: features, distances and their shapes differ no further.
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] * name.startswith(SLOW))
     for name in (
         *("duatm", "duatm-gru", "cosam", "jst-rnn", "siamese-attention", "attention-driven"),
-        *("bot", "agw"),
+        *("bot", "agw", "vit", "vit-clip"),
     )
 ]
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jax.nn import initializers
 from jaxtyping import Array, Float, Num
 
@@ -81,7 +82,7 @@ class Block(nn.Module):
         if self.form == "clip":
             y = y * nn.sigmoid(1.702 * y)
         else:
-            y = nn.gelu(y, approximate=False)
+            y = y * (1 + lax.erf(y * 0.5**0.5)) / 2
         return x + past(dense(width, "fc2")(y))
 
 

@@ -150,9 +150,11 @@ class Cameras(nn.Module):
         """The vector of each item's camera; the mean of all where there is none of that id."""
         start = initializers.normal(0.02)
         table = self.param("embedding", start, (self.number, self.width))
+        shares = nn.one_hot(camids - 1, self.number)  # all zero for an id that there is not
         known = (camids >= 1) & (camids <= self.number)
-        own = table[jnp.clip(camids - 1, 0, self.number - 1)]
-        return jnp.where(known[:, None], own, table.mean(axis=0)[None])
+        return jnp.matmul(
+            jnp.where(known[:, None], shares, 1 / self.number), table, precision="highest"
+        )
 
 
 class Output(NamedTuple):

@@ -1,5 +1,5 @@
-"""TransReID and CLIP-ReID's image encoder in PyTorch, written from the equations, with the names that
-the weights have in the released files."""
+"""TransReID and CLIP-ReID's image encoder in PyTorch, written from the equations, with the names
+that the weights have in the released files."""
 
 import torch
 from torch import nn
