@@ -163,7 +163,7 @@ class ViT(nn.Module):
         token = token + self.param("class_position", start, (self.width,))
         x = x + self._positions(x.shape[1:3]).astype(self.dtype)[None]
         x = x.reshape(x.shape[0], -1, self.width)
-        first = jnp.broadcast_to(token.astype(self.dtype), (len(x), 1, self.width))
+        first = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, self.width))
         if side is not None:
             side = side[:, None].astype(self.dtype)
             first = first + side

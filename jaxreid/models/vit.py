@@ -22,13 +22,11 @@ unit length, and compared by its Euclidean distance.
   Losses are added, and triplets also see the class token before the last block. The vector at test
   is [f, p]. This is the paper's baseline; its prompts, which are of training alone, are not here.
 
-Where the papers and the released code differ, the code decides:
+Where the papers are silent, or the released code does otherwise:
 
-* The shuffle has two groups, as the released configs leave it, and not the four of the parts.
-* Labels are not smoothed in TransReID; in CLIP-ReID they are.
-* A camera that is not among the training set's has no embedding. Both papers score cameras that
-  they were trained on. Here it has the mean of the others', and so has an image of no camera, as in
-  a search.
+* The shuffle has two groups, as the released configs leave it, and not as many as there are parts.
+* A camera that is not among the training set's has the mean of their embeddings, and so has an
+  image of no camera, as in a search. Both papers score the cameras that they were trained on.
 """
 
 import dataclasses
