@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from jaxreid.command import CONFIGS, find_config, load_config, parse_flags
 from jaxreid.config import Config, Data, Eval, Optim, Train, validate
 from jaxreid.errors import UserError
-from jaxreid.models import attention_driven, bot, cosam, duatm, osnet
+from jaxreid.models import attention_driven, bot, cosam, duatm, osnet, vit
 from jaxreid.train import make_optimizer
 from jaxreid.variants import Variant, choose
 from jaxreid.workdir import claim_workdir, of_the_protocol
@@ -728,3 +728,28 @@ def test_bots_rows_add_a_trick_each(name):
     assert maps == sorted(maps)
     agw = load_config(Path(f"configs/{name}.py"), "agw").model
     assert (agw.pooling, agw.non_local, agw.triplet) == ("gem", (0, 2, 3, 0), "weighted")
+
+
+def test_the_recipe_of_transreid():
+    """He et al., section 4.2, and the released configs; and CLIP-ReID's baseline."""
+    config = load_config(Path("configs/vit_market.py"))
+    data, optim = config.data, config.optim
+    assert config.model == vit.Config(stride=12, sie=3.0, cameras=6, jpm=True)
+    assert (data.num_ids, data.num_instances, data.image_size) == (16, 4, (256, 128))
+    assert (data.pad, data.enlarge, data.flip, data.erase) == (10, 1.0, True, 0.5)
+    assert (optim.name, optim.momentum, optim.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert optim.bias_lr_scale == 2.0
+    # Of 120 epochs: warm-up over 5, and a cosine down to a five-hundredth.
+    assert (config.train.epochs, optim.warmup, optim.decay) == (480, 20, "cosine")
+    _, schedule = make_optimizer(optim, steps_per_epoch=46, total=46 * 480)
+    rates = [float(schedule(46 * epoch)) for epoch in (0, 20, 240, 480)]
+    assert rates == pytest.approx([8e-4, 7.966e-3, 4.008e-3, 1.6e-5], rel=1e-3)
+    assert config.paper == {"rank1": 0.951, "mAP": 0.89}
+    baseline = load_config(Path("configs/vit_market.py"), "baseline")
+    assert baseline.model == vit.Config()
+    clip = load_config(Path("configs/vit_market.py"), "clip")
+    assert clip.model == vit.Config("clip", drop_path=0.0, label_smoothing=0.1)
+    assert (clip.optim.name, clip.optim.lr) == ("adam", 5e-6)
+    _, schedule = make_optimizer(clip.optim, steps_per_epoch=46, total=46 * 240)
+    rates = [float(schedule(46 * epoch)) for epoch in (0, 40, 119, 130, 210)]
+    assert rates == pytest.approx([5e-7, 5e-6, 5e-6, 5e-7, 5e-8], rel=1e-3)
