@@ -127,6 +127,11 @@ class Extractor:
                 "this network was trained with joints, which nobody has found in these pictures:"
                 " bodies are cut into strips"
             )
+        if "cameras" in self._variables["params"]:
+            self.notes.append(
+                "this network was trained with the cameras of its images, which nobody knows of"
+                " these pictures: all get the mean of its cameras, and ranks may be much worse"
+            )
 
     def __call__(self, pictures: Iterable[Any], side: Side = "gallery") -> Features:
         """Features, of the kind that `rank` compares; every leaf has the leading axis n.

@@ -18,6 +18,7 @@ from jaxreid.extract import make_extractor
 from jaxreid.models import attention_driven
 from jaxreid.search import Extractor, extractor, find
 from jaxreid.types import Batch
+from tests.networks import MODELS
 from tests.search.conftest import make_run
 
 
@@ -197,6 +198,16 @@ def test_the_fingerprint_is_of_the_weights_and_of_what_is_done_with_them(
     assert len({own, *others}) == 3
     monkeypatch.setattr(extractor, "DECODER", extractor.DECODER + 1)
     assert fingerprint() != own
+
+
+@pytest.mark.parametrize("sie", [0.0, 3.0])
+def test_a_network_of_cameras_says_that_photographs_have_none(sie, photo_config, tmp_path):
+    model = dataclasses.replace(MODELS["vit"], sie=sie)
+    config = dataclasses.replace(photo_config, model=model)
+    notes = Extractor(make_run(tmp_path, config)).notes
+    assert [note.partition(",")[0] for note in notes] == (
+        ["this network was trained with the cameras of its images"] if sie else []
+    )
 
 
 @pytest.mark.slow
