@@ -13,11 +13,8 @@ unit length, and compared by its Euclidean distance.
 * `sie`: the side information embedding of section 3.2.2. A learned vector of the camera, times
   `sie`, is added to all vectors before the first block; of CLIP's form to the class token alone.
 * `jpm`: the jigsaw patch module of section 3.2.1. A second last block sees the patches of four
-  parts, each from all over the image. A part has a neck and a classifier of its own, and
-
-      L = 1/2 L(f) + 1/8 (L(f_1) + ... + L(f_4))
-
-  while the vector at test is [f, f_1/4, ..., f_4/4].
+  parts, each from all over the image. A part has a neck and a classifier of its own. The loss is
+  1/2 L(f) + 1/8 (L(f_1) + ... + L(f_4)), and the vector at test is [f, f_1/4, ..., f_4/4].
 * `form="clip"`: the vector f of 768 and its projection p of 512 have a neck and a classifier each.
   Losses are added, and triplets also see the class token before the last block. The vector at test
   is [f, p]. This is the paper's baseline; its prompts, which are of training alone, are not here.

@@ -22,7 +22,7 @@ from jaxreid.ops.conv_gru import (
 )
 from jaxreid.ops.correlation import normalized_cross_correlation
 from jaxreid.ops.distance import normalise, pairwise_cosine, pairwise_euclidean
-from jaxreid.ops.jigsaw import jigsaw
+from jaxreid.ops.patches import jigsaw
 from jaxreid.ops.pooling import generalised_mean
 from jaxreid.ops.recurrence import (
     FrameAttentionWeights,
