@@ -4,7 +4,7 @@ The file says of itself, in its metadata, what goes in and how what comes out is
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ except ImportError as error:
 
 Precision = Literal["float32", "float16"]
 Layout = Literal["nhwc", "nchw"]
-Normalised = Literal["within", "outside"]
+Normalised = Literal["within", "outside", "unit"]
 # The largest difference, absolute and in parts of the value.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-5, "float16": 1e-2}
 # OpenPose's 18 joints of a standing person, in parts of the image's height: nose and neck, arms,
@@ -56,23 +56,22 @@ def features_model(
         dtype: of all that it computes; what goes in and out is float32 in both.
         layout: of the images: channels last or first.
         normalised: whether the model does that, of uint8 images, or its inputs are float32 and
-            come as `(images - mean) / std`; both are in the metadata, in grey levels.
+            come as `(images - mean) / std`; both are in the metadata, in grey levels. `unit`: it
+            does that, of float32 images from 0 to 1.
 
     Raises:
         UserError: the network has an operation that has no form in ONNX here, or does not
             normalise by mean and deviation.
     """
     (b,) = jax.export.symbolic_shape("b")
-    outside = normalised == "outside"
+    floats = normalised != "within"
     mean, std = _preprocessing(network.variables)
-    if outside and mean is None:
+    if floats and mean is None:
         raise UserError(
-            "--normalised=outside: the network does not normalise by a mean and a deviation of its"
-            " own; expected --normalised=within"
+            f"--normalised={normalised}: the network does not normalise by a mean and a deviation"
+            " of its own; expected --normalised=within"
         )
-    used = network
-    if outside:
-        used = network._replace(variables=_without_preprocessing(network.variables))
+    used = network._replace(variables=_normalising(network.variables, normalised))
     function, inputs, words = feature_function(used, b)
     names = output_names(network)
 
@@ -101,7 +100,7 @@ def features_model(
     }
     if frames := network.config.scored_clip_length:
         metadata["frames"] = str(frames)
-    model = to_model(features, inputs, names, metadata, ["images"] if outside else [])
+    model = to_model(features, inputs, names, metadata, ["images"] if floats else [])
     return _half(model) if dtype == "float16" else model
 
 
@@ -225,6 +224,8 @@ def as_taken(
     if normalised == "outside":
         mean, std = _preprocessing(variables)
         images = ((images - np.asarray(mean)) / np.asarray(std)).astype(np.float32)
+    elif normalised == "unit":
+        images = (images / 255).astype(np.float32)
     return np.ascontiguousarray(np.moveaxis(images, -1, -3)) if layout == "nchw" else images
 
 
@@ -235,14 +236,28 @@ def run(model: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         model: as made here.
         arrays: by the names of the inputs; what the model does not read is left out.
     """
+    return opened(model)(arrays)
+
+
+def opened(model: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """`run` for one model and many batches, which ONNX Runtime opens once.
+
+    Args:
+        model: as made here.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # It warns of what its own optimiser leaves.
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
-    takes = {each.name: np.asarray(arrays[each.name]) for each in session.get_inputs()}
-    return dict(zip(names, session.run(names, takes)))
+    wanted = [each.name for each in session.get_inputs()]
+
+    def run_once(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        takes = {name: np.asarray(arrays[name]) for name in wanted}
+        return dict(zip(names, session.run(names, takes)))
+
+    return run_once
 
 
 def _write_checked(
@@ -306,11 +321,17 @@ def _preprocessing(variables: Variables) -> tuple[list[float], list[float]] | tu
     return mean, std
 
 
-def _without_preprocessing(variables: Variables) -> Variables:
+def _normalising(variables: Variables, normalised: Normalised) -> Variables:
+    """Variables that take images as they come."""
+    if normalised == "within":
+        return variables
     mean, std = jax.tree.leaves(variables[PREPROCESSING])
-    nothing = [np.zeros_like(mean), np.ones_like(std)]
+    if normalised == "outside":
+        pair = [np.zeros_like(mean), np.ones_like(std)]
+    else:
+        pair = [mean / np.float32(255), std / np.float32(255)]
     tree = jax.tree.structure(variables[PREPROCESSING])
-    return {**variables, PREPROCESSING: jax.tree.unflatten(tree, nothing)}
+    return {**variables, PREPROCESSING: jax.tree.unflatten(tree, pair)}
 
 
 def _distance_word(network: Trained) -> str:
