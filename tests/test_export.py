@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxreid import export, onnx_export, onnx_graph
+from jaxreid import export, onnx_export, onnx_graph, onnx_int8, sharding
 from jaxreid.config import Config, Data
+from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
+from jaxreid.evaluate import make_evaluator
 from jaxreid.trained import Trained, load
 from jaxreid.types import Batch
 from tests.networks import CLIPS, MODELS, SIZES
@@ -265,7 +267,7 @@ def test_onnx_is_jax_at_any_batch_and_so_is_the_distance_of_pairs(name):
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("normalised", ["within", "outside"])
+@pytest.mark.parametrize("normalised", ["within", "outside", "unit"])
 @pytest.mark.parametrize("name", ["duatm", "jst-rnn"])
 def test_onnx_as_its_consumers_feed_it(name, layout, normalised):
     net, batch = network(name)
@@ -275,7 +277,7 @@ def test_onnx_as_its_consumers_feed_it(name, layout, normalised):
     assert taken.shape[-3:] == (
         (3, *SIZES.get(name, (64, 32))) if layout == "nchw" else (*SIZES.get(name, (64, 32)), 3)
     )
-    assert taken.dtype == (np.float32 if normalised == "outside" else np.uint8)
+    assert taken.dtype == (np.uint8 if normalised == "within" else np.float32)
     want = jax.device_get(jax.jit(net.model.features)(net.variables, batch))
     assert_close(onnx_export.run(model, {"images": taken}), export.by_name(want), 1e-5)
 
@@ -346,7 +348,7 @@ def test_without_the_extra_one_line_says_what_to_install(photo_run, monkeypatch,
         ),
         (
             ["--workdir={run}", "--format=onnx", "--dtype=bfloat16"],
-            "--dtype=bfloat16: for --format=onnx, expected one of float32, float16",
+            "--dtype=bfloat16: for --format=onnx, expected one of float32, float16, int8",
         ),
         (
             ["--workdir={run}", "--layout=nchw"],
@@ -361,3 +363,59 @@ def test_what_is_wrong_is_one_line(photo_run, arguments, words, capsys):
     assert words in said
     assert said.startswith("jaxreid: error: ")
     assert said.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def vector_run(market, tmp_path_factory):
+    data = Data(name="synthetic", root=str(market), source="memory", image_size=(64, 32), num_ids=4)
+    config = Config(model=MODELS["duatm-average"], data=data)
+    return make_run(tmp_path_factory.mktemp("run"), config)
+
+
+def test_int8_is_scored_beside_float32(vector_run, tmp_path, capsys):
+    out = tmp_path / "small.onnx"
+    flags = [f"--workdir={vector_run}", f"--out={out}", "--format=onnx", "--layout=nchw"]
+    assert export.main([*flags, "--precision=int8", "--normalised=unit"]) == 0
+    first, *said = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"written: {out}; on the run's test set")
+    form = r"(\w+): (\S+) MB, rank-1 (\S+)%, mAP (\S+)%"
+    (whole, *of_whole), (small, size, *of_small) = (re.fullmatch(form, x).groups() for x in said)
+    assert (whole, small) == ("float32", "int8")
+    assert float(size) == pytest.approx(out.stat().st_size / 1e6, rel=0.01)
+    net = load(vector_run)
+    evaluate = make_evaluator(
+        net.config, net.model, open_source(net.config.data), sharding.make_mesh(jax.devices()[:1])
+    )
+    own = evaluate(net.variables).scores
+    assert float(of_whole[1]) == pytest.approx(100 * own["rank1"], abs=0.01)
+    assert float(of_whole[2]) == pytest.approx(100 * own["mAP"], abs=0.01)
+    assert float(of_small[1]) == pytest.approx(float(of_whole[2]), abs=5)
+
+    model = onnx_export.onnx.load(out)
+    assert {each.key: each.value for each in model.metadata_props}["dtype"] == "int8"
+    kinds = {array.data_type for array in model.graph.initializer if len(array.dims) == 4}
+    assert kinds == {onnx_export.onnx.TensorProto.INT8}
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 255, (7, 64, 32, 3), dtype=np.uint8)
+    taken = onnx_export.as_taken(images, net.variables, "nchw", "unit")
+    found = onnx_export.run(model, {"images": taken})["features"]
+    given = Batch(images, np.zeros(7, int), np.zeros(7, int))
+    want = np.asarray(net.model.features(net.variables, given))
+    cosine = (found * want).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(want, axis=1)
+    assert cosine.min() > 0.99
+
+    assert export.main([*flags, "--dtype=int8", "--distance"]) == 2
+    assert "--distance: computed in float32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["osnet", "jst-rnn"])
+def test_int8_is_near_float32(name):
+    """Of biases with two axes, which the quantiser does not take, and of a recurrence."""
+    net, batch = network(name)
+    _, inputs, _ = export.feature_function(net, 5)
+    given = dict(zip(inputs, arrays(batch, slice(None))))
+    model = onnx_export.features_model(net)
+    small = onnx_int8.quantised(model, iter([given]))
+    want, found = (onnx_export.run(each, given) for each in (model, small))
+    for key, array in want.items():
+        assert 0 < np.abs(found[key] - array).max() < 0.05 * np.abs(array).max()
