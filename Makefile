@@ -6,6 +6,7 @@
 # `make test-fast` runs the quick ones of them, in some three minutes on two cores.
 # Besides: `make demo-video`, a demo on tracklets; `make parity`, the tests that lay our numbers beside
 # those of PyTorch, which it installs; `make pose`, joints found by BlazePose, which it installs, too;
+# `make trackers`, an exported network in BoxMOT and Ultralytics, which it installs (6 GB of disk);
 # `make browser`, the pages in Chromium, which has to be there with its driver (Debian: chromium,
 # chromium-driver); `make docs`, the documentation into build/docs, and its examples; `make schema`,
 # Kubernetes's own schema on launch/kubernetes.yaml; and
@@ -21,10 +22,12 @@ WORKERS ?= 2
 # What else pytest is told, as in PYTEST='-m "not slow"'.
 PYTEST ?=
 READY := $(VENV)/.ready
-SLOW := $(addprefix tests/,parity pose browser models backbones benchmarks test_launch.py test_distributed.py \
+# Tests that have an environment of their own, or need more than Python.
+OWN := parity pose trackers browser
+SLOW := $(addprefix tests/,$(OWN) models backbones benchmarks test_launch.py test_distributed.py \
 	test_survival.py test_package.py test_export.py test_main.py test_train.py test_video.py test_tables.py)
 
-.PHONY: demo demo-video test test-fast parity pose browser docs schema gpu lint bench clean
+.PHONY: demo demo-video test test-fast parity pose trackers browser docs schema gpu lint bench clean
 
 demo:
 	@started=$$(date +%s) && $(MAKE) --no-print-directory $(READY) && \
@@ -35,7 +38,7 @@ demo-video:
 		$(BIN)/python -m jaxreid.demo --video --started=$$started
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal --ignore=tests/parity --ignore=tests/pose --ignore=tests/browser $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal $(OWN:%=--ignore=tests/%) $(PYTEST)
 
 # Without the folders and files that take longest, and without what is marked slow.
 test-fast: $(READY)
@@ -50,6 +53,13 @@ pose: $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venvpose
 	$(BIN)/uv pip install --quiet --python .venvpose/bin/python mediapipe==0.10.21
 	JAXREID_POSE_PYTHON=.venvpose/bin/python $(BIN)/python -m pytest tests/pose
+
+# They have one, too: BoxMOT takes one ONNX Runtime alone.
+trackers: $(READY)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venvtrackers
+	$(BIN)/uv pip install --quiet --python .venvtrackers/bin/python boxmot==25.0.0 ultralytics==8.4.190 \
+		onnx==1.23.2 onnxruntime==1.24.3
+	JAXREID_TRACKERS_PYTHON=.venvtrackers/bin/python $(BIN)/python -m pytest tests/trackers
 
 browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check selenium==4.51.0
@@ -97,4 +107,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv311 .venv312 .venv313 .venvgpu .venvpose runs/demo runs/demo_video runs/synthetic runs/synthetic_video
+	rm -rf .venv .venv311 .venv312 .venv313 .venvgpu .venvpose .venvtrackers runs/demo runs/demo_video runs/synthetic runs/synthetic_video
