@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreid import __version__
-from jaxreid.backbones.layers import PREPROCESSING
+from jaxreid.backbones.layers import PREPROCESSING, plain_convolutions
 from jaxreid.errors import UserError
 from jaxreid.export import by_name, config_of, feature_function
 from jaxreid.ops.distance import pairwise_euclidean
@@ -100,7 +100,8 @@ def features_model(
     }
     if frames := network.config.scored_clip_length:
         metadata["frames"] = str(frames)
-    model = to_model(features, inputs, names, metadata, ["images"] if floats else [])
+    with plain_convolutions():
+        model = to_model(features, inputs, names, metadata, ["images"] if floats else [])
     return _half(model) if dtype == "float16" else model
 
 

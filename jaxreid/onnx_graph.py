@@ -227,9 +227,6 @@ class Graph:
             return given
         if kind in _CALLS:
             body = eqn.params[_CALLS[kind]]
-            if kind == "custom_vjp_call" and _name_of(body) in _KNOWN:
-                names = [self.full(v, atom.aval.shape) for v, atom in zip(given, eqn.invars)]
-                return [Value(_KNOWN[_name_of(body)](self, *names), eqn.outvars[0].aval.shape)]
             body = body if hasattr(body, "consts") else ClosedJaxpr(body, ())
             return self.call(body, given)
         if kind == "scan":
@@ -423,22 +420,6 @@ def _convolution(graph: Graph, eqn: Any, x: str, kernel: str) -> str:
         group=p["feature_group_count"],
     )
     return graph.transpose(made, np.argsort(numbers.out_spec).tolist())
-
-
-def _depthwise(graph: Graph, x: str, kernel: str) -> str:
-    """`jaxreid.backbones.osnet.depthwise`, which is written as a sum for the sake of JAX's CPU."""
-    channels = numpy_helper.to_array(graph.initialisers[kernel]).shape[-1]
-    turned = [graph.transpose(x, (0, 3, 1, 2)), _turned(graph, kernel, (3, 2, 0, 1))]
-    made = graph.emit("Conv", turned, pads=[1] * 4, group=channels)
-    return graph.transpose(made, (0, 2, 3, 1))
-
-
-# Functions with a gradient of their own that ONNX has an operator for, by their names.
-_KNOWN: dict[str, Callable[..., str]] = {"depthwise": _depthwise}
-
-
-def _name_of(closed: ClosedJaxpr) -> str:
-    return closed.jaxpr.debug_info.func_src_info.split(" ")[0]
 
 
 def _turned(graph: Graph, name: str, order: Sequence[Any]) -> str:

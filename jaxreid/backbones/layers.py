@@ -1,6 +1,8 @@
 """The few layers that the backbones share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -54,6 +56,27 @@ def normalise(
     return (images - jnp.broadcast_to(mean, images.shape)) / jnp.broadcast_to(std, images.shape)
 
 
+_PLAIN = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """What is traced within has convolutions alone, where other forms are quicker in JAX on a CPU.
+
+    Runtimes of exported networks know convolutions best.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def are_plain() -> bool:
+    """Whether this is within `plain_convolutions`."""
+    return _PLAIN.get()
+
+
 def convolve(
     inputs: Float[Array, "b h w c"],
     kernel: Float[Array, "kh kw _ d"],
@@ -66,6 +89,8 @@ def convolve(
     Written as one, its gradients do not go through XLA's convolution gradients, which are slow on
     the CPU (benchmarks/RESULTS.md).
     """
+    if are_plain():
+        return lax.conv_general_dilated(inputs, kernel, window_strides, padding, **options)
     whole = kernel.shape[2] == inputs.shape[-1]  # Not in groups.
     if whole and kernel.shape[:2] == (1, 1) and set(window_strides) == {1}:
         return inputs @ kernel[0, 0]

@@ -74,8 +74,10 @@ def _backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]
 depthwise.defvjp(_forward, _backward)
 
 
-def _convolve(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+def _convolve(x: Array, kernel: Array, *places: Any, **options: Any) -> Array:
     """`depthwise` in the place of `lax.conv_general_dilated`, in float32."""
+    if layers.are_plain():
+        return jax.lax.conv_general_dilated(x, kernel, *places, **options)
     return depthwise(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
 
 
