@@ -11,18 +11,21 @@ script that loads the network with jax, numpy and pillow alone.
     python -m jaxreid.export --workdir=runs/duatm --out=duatm.onnx --format=onnx --distance
 
 writes ONNX files, after it has laid them beside JAX in ONNX Runtime (`jaxreid.onnx_export`).
+`--precision=int8` quantises (`jaxreid.onnx_int8`); `--format=tflite` is LiteRT's form
+(`jaxreid.tflite_export`).
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreid import __version__, trained
 from jaxreid.entry import ends_in_one_line
@@ -33,7 +36,7 @@ from jaxreid.trained import Precision
 from jaxreid.types import Batch, Variables
 
 SUFFIXES = (".stablehlo", ".hlo")
-FORMATS = ("stablehlo", "onnx")
+FORMATS = ("stablehlo", "onnx", "tflite")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PIXELS = (
     "RGB, 0 to 255, as decoded; resized to this height and width, bilinear, antialiased where it"
@@ -47,6 +50,11 @@ _JOINTS = (
     "18 joints of OpenPose as (x, y, confidence), in pixels of `images`; where all of an image are"
     " zero, its parts are strips"
 )
+
+# OpenPose's 18 joints of a standing person, in parts of the image's height: nose and neck, arms,
+# legs, face.
+_ARM, _LEG, _FACE = (0.2, 0.35, 0.5), (0.5, 0.72, 0.95), (0.08, 0.08, 0.09, 0.09)
+_HEIGHTS = np.array([0.1, 0.2, *_ARM, *_ARM, *_LEG, *_LEG, *_FACE])
 
 
 def export_features(
@@ -104,6 +112,33 @@ def feature_function(
         return by_name(network.model.features(_whole(network.variables), batch))
 
     return features, inputs, {name: said for name, (*_, said) in takes.items()}
+
+
+def drawn_inputs(inputs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+    """Arrays of such shapes that are no noise, for comparisons.
+
+    Args:
+        inputs: as of `feature_function`, of a known number of items.
+
+    Returns:
+        Waves of colours; of joints, people who stand, and one who was not found.
+    """
+    rng = np.random.default_rng(0)
+    shape = inputs["images"].shape
+    *items, height, width, channels = shape
+    waves = np.add.outer(np.arange(height), np.arange(width))[..., None] / 20
+    phases = rng.uniform(0, 6, (*items, 1, 1, channels))
+    images = 127 + 90 * np.sin(waves + phases) + rng.normal(0, 10, shape)
+    drawn = {"images": np.clip(images, 0, 255).astype(np.uint8)}
+    if "mask" in inputs:
+        drawn["mask"] = np.ones(inputs["mask"].shape, bool)
+    if "joints" in inputs:
+        joints = np.ones(inputs["joints"].shape, np.float32)
+        joints[..., 0] = width * rng.uniform(0.3, 0.7, joints.shape[:2])
+        joints[..., 1] = height * _HEIGHTS
+        joints[-1] = 0
+        drawn["joints"] = joints
+    return drawn
 
 
 def export_distance(
@@ -318,8 +353,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = Path(args.out or Path(args.workdir) / f"model.{args.format}")
     _require_fitting(args)
-    if args.format == "onnx":
-        return _main_onnx(args, out)
+    if args.format != "stablehlo":
+        if out.suffix != f".{args.format}":
+            raise UserError(
+                f"--out={out}: expected a name that ends with .{args.format} for"
+                f" --format={args.format}"
+            )
+        return (_main_onnx if args.format == "onnx" else _main_tflite)(args, out)
     about = write(
         args.workdir,
         out,
@@ -338,6 +378,7 @@ def _require_fitting(args: argparse.Namespace) -> None:
     has: dict[str, dict[str, Sequence[str]]] = {
         "stablehlo": {"dtype": list(PRECISIONS), "layout": (), "normalised": ()},
         "onnx": {"dtype": ["float32", "float16", "int8"], "platforms": ()},
+        "tflite": {"dtype": ["float32"], "platforms": (), "layout": (), "normalised": ()},
     }
     for flag, choices in has[args.format].items():
         value = getattr(args, flag)
@@ -347,8 +388,6 @@ def _require_fitting(args: argparse.Namespace) -> None:
 
 
 def _main_onnx(args: argparse.Namespace, out: Path) -> int:
-    if out.suffix != ".onnx":
-        raise UserError(f"--out={out}: expected a name that ends with .onnx for --format=onnx")
     from jaxreid import onnx_export  # An extra.
 
     network = trained.load(args.workdir, args.step, "float32")
@@ -381,6 +420,17 @@ def _main_int8(args: argparse.Namespace, network: trained.Trained, out: Path) ->
         print(
             f"{dtype}: {size / 1e6:.3g} MB, rank-1 {scores['rank1']:.2%}, mAP {scores['mAP']:.2%}"
         )
+    return 0
+
+
+def _main_tflite(args: argparse.Namespace, out: Path) -> int:
+    from jaxreid import tflite_export  # TensorFlow is an extra, and slow to import.
+
+    if args.distance:
+        raise UserError("--distance: for --format=tflite, expected no such flag")
+    largest = tflite_export.write(trained.load(args.workdir, args.step, "float32"), out)
+    size = out.stat().st_size / 1e6
+    print(f"written: {out} ({size:.3g} MB); largest difference from JAX: {largest:.1e}")
     return 0
 
 

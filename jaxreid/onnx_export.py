@@ -15,7 +15,7 @@ import numpy as np
 from jaxreid import __version__
 from jaxreid.backbones.layers import PREPROCESSING, plain_convolutions
 from jaxreid.errors import UserError
-from jaxreid.export import by_name, config_of, feature_function
+from jaxreid.export import by_name, config_of, drawn_inputs, feature_function
 from jaxreid.ops.distance import pairwise_euclidean
 from jaxreid.trained import Trained
 from jaxreid.types import Variables
@@ -36,10 +36,6 @@ Layout = Literal["nhwc", "nchw"]
 Normalised = Literal["within", "outside", "unit"]
 # The largest difference, absolute and in parts of the value.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-5, "float16": 1e-2}
-# OpenPose's 18 joints of a standing person, in parts of the image's height: nose and neck, arms,
-# legs, face.
-_ARM, _LEG, _FACE = (0.2, 0.35, 0.5), (0.5, 0.72, 0.95), (0.08, 0.08, 0.09, 0.09)
-_HEIGHTS = np.array([0.1, 0.2, *_ARM, *_ARM, *_LEG, *_LEG, *_FACE])
 
 
 def features_model(
@@ -178,7 +174,7 @@ def write(
             " expected no such flag for --format=onnx"
         )
     function, inputs, _ = feature_function(network, 3)
-    given = _drawn_inputs(inputs)
+    given = drawn_inputs(inputs)
     jitted = jax.jit(function)
     found = jax.device_get(jitted(*given.values()))
     wanted = dict(found) if _several(network) else {"features": found}
@@ -282,26 +278,6 @@ def _write_checked(
     except OSError as error:
         raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
     return largest
-
-
-def _drawn_inputs(inputs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-    """Waves of colours; of joints, people who stand, and one who was not found."""
-    rng = np.random.default_rng(0)
-    shape = inputs["images"].shape
-    *items, height, width, channels = shape
-    waves = np.add.outer(np.arange(height), np.arange(width))[..., None] / 20
-    phases = rng.uniform(0, 6, (*items, 1, 1, channels))
-    images = 127 + 90 * np.sin(waves + phases) + rng.normal(0, 10, shape)
-    drawn = {"images": np.clip(images, 0, 255).astype(np.uint8)}
-    if "mask" in inputs:
-        drawn["mask"] = np.ones(inputs["mask"].shape, bool)
-    if "joints" in inputs:
-        joints = np.ones(inputs["joints"].shape, np.float32)
-        joints[..., 0] = width * rng.uniform(0.3, 0.7, joints.shape[:2])
-        joints[..., 1] = height * _HEIGHTS
-        joints[-1] = 0
-        drawn["joints"] = joints
-    return drawn
 
 
 def _some(arrays: Mapping[str, np.ndarray], items: slice) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxreid import export, onnx_export, onnx_graph, onnx_int8, sharding
+from jaxreid import export, onnx_export, onnx_graph, onnx_int8, sharding, tflite_export
 from jaxreid.config import Config, Data
 from jaxreid.data.sources import open_source
 from jaxreid.errors import UserError
@@ -351,6 +351,10 @@ def test_without_the_extra_one_line_says_what_to_install(photo_run, monkeypatch,
             "--dtype=bfloat16: for --format=onnx, expected one of float32, float16, int8",
         ),
         (
+            ["--workdir={run}", "--format=tflite", "--normalised=unit"],
+            "--normalised=unit: for --format=tflite, expected no such flag",
+        ),
+        (
             ["--workdir={run}", "--layout=nchw"],
             "--layout=nchw: for --format=stablehlo, expected no such flag",
         ),
@@ -420,3 +424,26 @@ def test_int8_is_near_float32(name):
     want, found = (onnx_export.run(each, given) for each in (model, small))
     for key, array in want.items():
         assert 0 < np.abs(found[key] - array).max() < 0.05 * np.abs(array).max()
+
+
+@pytest.mark.parametrize("name", ["osnet", pytest.param("agw", marks=pytest.mark.slow)])
+def test_tflite_is_jax(name, tmp_path):
+    net, batch = network(name)
+    out = tmp_path / "net.tflite"
+    assert tflite_export.write(net, out) < 1e-5
+    found = tflite_export.run(out.read_bytes(), batch.images[2:3])
+    want = jax.jit(net.model.features)(net.variables, jax.tree.map(lambda x: x[2:3], batch))
+    assert_close(found, np.asarray(want), 1e-5)
+
+
+def test_tflite_is_not_written_where_it_cannot_be(tmp_path, monkeypatch):
+    out = tmp_path / "net.tflite"
+    with pytest.raises(UserError, match="for networks of images whose features are one vector"):
+        tflite_export.write(network("duatm")[0], out)
+    with pytest.raises(UserError, match=r"does not convert it \('tfl.batch_matmul' op"):
+        tflite_export.write(network("duatm-average")[0], out)
+    monkeypatch.setattr(tflite_export, "run", lambda *_: np.zeros((1, 128), np.float32))
+    monkeypatch.setattr(tflite_export, "converted", lambda *_: b"")
+    with pytest.raises(UserError, match="not written: in TFLite, the features are"):
+        tflite_export.write(network("bot")[0], out)
+    assert not list(tmp_path.iterdir())
