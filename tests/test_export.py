@@ -388,9 +388,7 @@ def test_int8_is_scored_beside_float32(vector_run, tmp_path, capsys):
     assert float(size) == pytest.approx(out.stat().st_size / 1e6, rel=0.01)
     net = load(vector_run)
     source = open_source(net.config.data)
-    evaluate = make_evaluator(
-        net.config, net.model, source, sharding.make_mesh(jax.devices()[:1])
-    )
+    evaluate = make_evaluator(net.config, net.model, source, sharding.make_mesh(jax.devices()[:1]))
     own = evaluate(net.variables).scores
     assert float(of_whole[1]) == pytest.approx(100 * own["rank1"], abs=0.01)
     assert float(of_whole[2]) == pytest.approx(100 * own["mAP"], abs=0.01)
