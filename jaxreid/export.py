@@ -424,7 +424,7 @@ def _main_int8(args: argparse.Namespace, network: trained.Trained, out: Path) ->
 
 
 def _main_tflite(args: argparse.Namespace, out: Path) -> int:
-    from jaxreid import tflite_export  # TensorFlow is an extra, and slow to import.
+    from jaxreid import tflite_export
 
     if args.distance:
         raise UserError("--distance: for --format=tflite, expected no such flag")

@@ -196,7 +196,7 @@ def scorer(
 
 
 def _flatten_biases(file: Path) -> None:
-    """Gives the biases of `Gemm` one axis: the optimiser makes two, the quantiser takes no other."""
+    """Gives the biases of `Gemm` one axis: the quantiser takes one; the optimiser makes two."""
     model = onnx.load(file)
     gemms = [node for node in model.graph.node if node.op_type == "Gemm"]
     biases = {node.input[2] for node in gemms if len(node.input) > 2}

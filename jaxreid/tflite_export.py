@@ -4,6 +4,7 @@ TensorFlow's converter takes what `jax2tf` makes of it. An open batch it does no
 is of one item at a time.
 """
 
+import importlib.util
 import os
 import sys
 import warnings
@@ -16,18 +17,10 @@ import jax
 import numpy as np
 
 from jaxreid.backbones.layers import plain_convolutions
+from jaxreid.data.pipeline import load_tensorflow
 from jaxreid.errors import UserError
 from jaxreid.export import drawn_inputs, feature_function
 from jaxreid.trained import Trained
-
-try:
-    import tensorflow as tf
-    from jax.experimental import jax2tf
-except ImportError as error:
-    raise UserError(
-        f"TFLite files need the package tensorflow ({error}); install the extra 'data'"
-        " (pip install 'jaxreid[data]')"
-    ) from None
 
 TOLERANCE = 1e-3  # The largest difference, absolute and in parts of the value.
 
@@ -77,8 +70,16 @@ def converted(function: Any, shape: tuple[int, ...]) -> bytes:
         shape: of the images, all of it known.
 
     Raises:
-        UserError: the converter does not take it.
+        UserError: the converter does not take it, or TensorFlow is not installed.
     """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            "TFLite files need the package tensorflow; install the extra 'data' (pip install"
+            " 'jaxreid[data]')"
+        )
+    tf = load_tensorflow()
+    from jax.experimental import jax2tf  # It imports TensorFlow.
+
     with plain_convolutions():
         traced = tf.function(
             jax2tf.convert(function),
@@ -118,7 +119,7 @@ def run(content: bytes, images: np.ndarray) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # That tf.lite has a new name.
-        model = tf.lite.Interpreter(model_content=content)
+        model = load_tensorflow().lite.Interpreter(model_content=content)
     model.allocate_tensors()
     model.set_tensor(model.get_input_details()[0]["index"], images)
     model.invoke()

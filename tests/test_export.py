@@ -445,3 +445,9 @@ def test_tflite_is_not_written_where_it_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not written: in TFLite, the features are"):
         tflite_export.write(network("bot")[0], out)
     assert not list(tmp_path.iterdir())
+
+
+def test_tflite_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite_export.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"need the package tensorflow; install the extra 'data'"):
+        tflite_export.write(network("osnet")[0], tmp_path / "net.tflite")

@@ -198,7 +198,7 @@ def test_every_module_needs_no_more_than_the_wheel_asks_for(installed, tmp_path)
     code = """
 import importlib, pkgutil, jaxreid
 names = {module.name for module in pkgutil.walk_packages(jaxreid.__path__, "jaxreid.")}
-extras = {"data.builders", "onnx_export", "onnx_graph", "onnx_int8", "tflite_export"}
+extras = {"data.builders", "onnx_export", "onnx_graph", "onnx_int8"}
 for name in names - {f"jaxreid.{extra}" for extra in extras}:
     importlib.import_module(name)
 print(len(names))

@@ -65,7 +65,7 @@ def stream(
     Raises:
         UserError: an image cannot be read or decoded; it is named.
     """
-    tf = _tensorflow()
+    tf = load_tensorflow()
     index = data.splits[split]
     plan = iter(plan)
     first = next(plan, None)
@@ -176,7 +176,12 @@ def require_tensorflow() -> None:
 
 
 @cache
-def _tensorflow() -> Any:
+def load_tensorflow() -> Any:
+    """TensorFlow, which is imported here alone, without a GPU.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     # Quiet: JAX sets 1, and each file that cannot be read is a warning. And oneDNN, which has no
     # part in decoding, announces itself on every start.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
