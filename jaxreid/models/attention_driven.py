@@ -51,6 +51,7 @@ from jaxreid.backbones.slim_resnet import Bottleneck, batch_norm, conv, linear, 
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.freezing import freeze_backbone
+from jaxreid.models.inputs import images_of
 from jaxreid.ops.boxes import body_part_boxes, crop_and_resize, strip_boxes
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.types import AttentionMap, Batch, Features, Metrics, ReidModel, Variables
@@ -401,12 +402,7 @@ def make(
     network = Network(config, num_ids, dtype)
 
     def boxes_of(batch: Batch) -> Float[Array, "b 5 4"]:
-        if batch.images.ndim != 4:
-            raise UserError(
-                "attention_driven compares images and got clips: expected"
-                " config.data.clip_length=None"
-            )
-        b, height, width, _ = batch.images.shape
+        b, height, width, _ = images_of(batch, "attention_driven compares").shape
         strips = jnp.broadcast_to(strip_boxes(height, width)[None], (b, 5, 4))
         if config.parts == "strips":
             return strips

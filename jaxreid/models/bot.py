@@ -46,8 +46,9 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from jaxreid import losses, ops
 from jaxreid.backbones import ResNet, layers
 from jaxreid.data.sampler import Sampler
-from jaxreid.errors import UserError, require
+from jaxreid.errors import require
 from jaxreid.models.freezing import freeze_backbone
+from jaxreid.models.inputs import images_of
 from jaxreid.types import Batch, Features, Metrics, ReidModel, Variables
 
 
@@ -305,12 +306,7 @@ def make(
     """
     network = Network(config, num_ids, dtype)
 
-    def images(batch: Batch) -> UInt8[Array, "b h w 3"]:
-        if batch.images.ndim != 4:
-            raise UserError(
-                "BoT describes images and got clips: expected config.data.clip_length=None"
-            )
-        return batch.images
+    images = partial(images_of, compares="BoT describes")
 
     def init(key: Key[Array, ""], batch: Batch) -> Variables:
         one = images(batch)[:1]

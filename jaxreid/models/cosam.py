@@ -49,6 +49,7 @@ from jaxreid.backbones import ResNet, layers
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.freezing import freeze_backbone
+from jaxreid.models.inputs import clips_of
 from jaxreid.models.recurrent import Recurrent
 from jaxreid.ops.attention import temporal_attention
 from jaxreid.ops.correlation import normalized_cross_correlation
@@ -314,13 +315,8 @@ def make(
     """
     network = Network(config, num_ids, dtype)
 
-    def frames(batch: Batch) -> UInt8[Array, "b n h w 3"]:
-        if batch.images.ndim != 5:
-            raise UserError(
-                f"{config.backbone} with COSAM compares the frames of clips and got images:"
-                " expected config.data.clip_length=2 or more"
-            )
-        return batch.images
+    who = f"{config.backbone} with COSAM compares the frames of"
+    frames = partial(clips_of, compares=who, least=2)
 
     def init(key: Key[Array, ""], batch: Batch) -> Variables:
         return dict(network.init(key, frames(batch)[:1], train=False, train_backbone=False))

@@ -72,6 +72,7 @@ from jaxreid.backbones.layers import Linear, uniform
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.freezing import freeze_backbone
+from jaxreid.models.inputs import clips_of
 from jaxreid.models.recurrent import Recurrent, recurrent_weights
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.ops.recurrence import FrameAttentionWeights, RecurrentWeights, attentive_lstm_scan
@@ -406,12 +407,7 @@ def make(
     del num_ids
     network = Network(config, dtype)
 
-    def clips(batch: Batch) -> UInt8[Array, "b t h w 3"]:
-        if batch.images.ndim != 5:
-            raise UserError(
-                "JST-RNN compares clips and got images: expected config.data.clip_length=2 or more"
-            )
-        return batch.images
+    clips = partial(clips_of, compares="JST-RNN compares", least=2)
 
     def run(variables: Variables, *args: Any, method: str, **options: Any) -> Any:
         return network.apply(variables, *args, method=method, **options)

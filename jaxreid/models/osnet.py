@@ -16,6 +16,7 @@ Where the paper is silent, or the released code does otherwise:
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -27,7 +28,8 @@ from jaxreid import losses
 from jaxreid.backbones import OSNet
 from jaxreid.backbones.osnet import Norm
 from jaxreid.data.sampler import Sampler
-from jaxreid.errors import UserError, require
+from jaxreid.errors import require
+from jaxreid.models import inputs
 from jaxreid.ops.distance import normalise, pairwise_euclidean
 from jaxreid.types import Batch, Features, Metrics, ReidModel, Variables
 
@@ -155,12 +157,7 @@ def make(
     """
     network = Network(config, num_ids, dtype)
 
-    def images_of(batch: Batch) -> UInt8[Array, "b h w 3"]:
-        if batch.images.ndim != 4:
-            raise UserError(
-                "osnet compares images and got clips: expected config.data.clip_length=None"
-            )
-        return jnp.asarray(batch.images)
+    images_of = partial(inputs.images_of, compares="osnet compares")
 
     def init(key: Key[Array, ""], batch: Batch) -> Variables:
         return dict(network.init(key, images_of(batch)[:1], train=False))

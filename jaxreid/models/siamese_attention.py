@@ -59,6 +59,7 @@ from jaxreid.backbones import VGG16, GoogLeNet, layers
 from jaxreid.data.sampler import Sampler
 from jaxreid.errors import UserError, require
 from jaxreid.models.freezing import freeze_backbone
+from jaxreid.models.inputs import clips_of
 from jaxreid.ops.attention import location_attention, temporal_attention
 from jaxreid.ops.conv_gru import ConvGRULoop, ConvGRUWeights, conv_gru_scan
 from jaxreid.ops.distance import distance_precision, pairwise_euclidean
@@ -435,13 +436,7 @@ def make(
         )
     network = Network(config, dtype)
 
-    def frames_of(batch: Batch) -> Num[Array, "b t h w c"]:
-        if batch.images.ndim != 5:
-            raise UserError(
-                "siamese attention compares clips and got images: expected"
-                " config.data.clip_length=1 or more"
-            )
-        return batch.images
+    frames_of = partial(clips_of, compares="siamese attention compares", least=1)
 
     def init(key: Key[Array, ""], batch: Batch) -> Variables:
         clips = frames_of(batch)[:1]

@@ -40,8 +40,9 @@ from jaxreid import losses, ops
 from jaxreid.backbones import ViT, layers
 from jaxreid.backbones.vit import Form
 from jaxreid.data.sampler import Sampler
-from jaxreid.errors import UserError, require
+from jaxreid.errors import require
 from jaxreid.models.freezing import freeze_backbone
+from jaxreid.models.inputs import images_of
 from jaxreid.types import Batch, Features, Metrics, ReidModel, Variables
 
 PARTS = 4
@@ -254,12 +255,7 @@ def make(
     network = Network(config, num_ids, dtype)
     clip = config.form == "clip"
 
-    def images(batch: Batch) -> UInt8[Array, "b h w 3"]:
-        if batch.images.ndim != 4:
-            raise UserError(
-                "vit describes images and got clips: expected config.data.clip_length=None"
-            )
-        return jnp.asarray(batch.images)
+    images = partial(images_of, compares="vit describes")
 
     def init(key: Key[Array, ""], batch: Batch) -> Variables:
         one = images(batch)[:1]
