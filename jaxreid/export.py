@@ -114,6 +114,42 @@ def feature_function(
     return features, inputs, {name: said for name, (*_, said) in takes.items()}
 
 
+def save(out: Path, content: bytes) -> None:
+    """Writes a file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
+
+
+def require_near(
+    out: Path, said: str, found: np.ndarray, wanted: np.ndarray, tolerance: float
+) -> float:
+    """The largest difference of what a runtime computes from what JAX does.
+
+    Args:
+        out: the file, for the message.
+        said: where and what, with its verb, for the message.
+        found: by the runtime.
+        wanted: by JAX.
+        tolerance: absolute and in parts of the value.
+
+    Raises:
+        UserError: a difference is larger.
+    """
+    apart = np.abs(found - wanted)
+    if not (apart <= tolerance * (1 + np.abs(wanted))).all():
+        raise UserError(
+            f"--out={out}: not written: in {said} {apart.max():.1e} from what JAX says; expected"
+            f" {tolerance:.1e} at most"
+        )
+    return float(apart.max())
+
+
 def drawn_inputs(inputs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
     """Arrays of such shapes that are no noise, for comparisons.
 

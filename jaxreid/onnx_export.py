@@ -15,7 +15,14 @@ import numpy as np
 from jaxreid import __version__
 from jaxreid.backbones.layers import PREPROCESSING, plain_convolutions
 from jaxreid.errors import UserError
-from jaxreid.export import by_name, config_of, drawn_inputs, feature_function
+from jaxreid.export import (
+    by_name,
+    config_of,
+    drawn_inputs,
+    feature_function,
+    require_near,
+    save,
+)
 from jaxreid.ops.distance import pairwise_euclidean
 from jaxreid.trained import Trained
 from jaxreid.types import Variables
@@ -263,20 +270,13 @@ def _write_checked(
     batches: Sequence[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]],
     tolerance: float,
 ) -> float:
-    largest = 0.0
-    for given, wanted in batches:
-        for name, array in run(model, given).items():
-            apart = np.abs(array - wanted[name])
-            largest = max(largest, float(apart.max()))
-            if not (apart <= tolerance * (1 + np.abs(wanted[name]))).all():
-                raise UserError(
-                    f"--out={out}: not written: in ONNX Runtime, {name!r} is {apart.max():.1e} from"
-                    f" what JAX says; expected {tolerance:.1e} at most"
-                )
-    try:
-        out.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
+    compute = opened(model)
+    largest = max(
+        require_near(out, f"ONNX Runtime, {name!r} is", array, wanted[name], tolerance)
+        for given, wanted in batches
+        for name, array in compute(given).items()
+    )
+    save(out, model.SerializeToString())
     return largest
 
 

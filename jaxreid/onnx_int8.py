@@ -13,7 +13,7 @@ from jaxreid import onnx_export, sharding  # First: it says which extra is missi
 from jaxreid.data.sources import Source, open_source
 from jaxreid.errors import UserError
 from jaxreid.evaluate import make_evaluator
-from jaxreid.export import feature_function
+from jaxreid.export import feature_function, save
 from jaxreid.extract import clips
 from jaxreid.onnx_export import Layout, Normalised, onnx
 from jaxreid.trained import Trained
@@ -72,10 +72,7 @@ def write(
         whole = onnx.load(file)
     small = quantised(whole, calibration(network, source, options))
     scores = score(whole), score(small)
-    try:
-        out.write_bytes(small.SerializeToString())
-    except OSError as error:
-        raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
+    save(out, small.SerializeToString())
     return Written(out, (whole.ByteSize(), small.ByteSize()), scores)
 
 

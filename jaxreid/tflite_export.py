@@ -19,7 +19,7 @@ import numpy as np
 from jaxreid.backbones.layers import plain_convolutions
 from jaxreid.data.pipeline import load_tensorflow
 from jaxreid.errors import UserError
-from jaxreid.export import drawn_inputs, feature_function
+from jaxreid.export import drawn_inputs, feature_function, require_near, save
 from jaxreid.trained import Trained
 
 TOLERANCE = 1e-3  # The largest difference, absolute and in parts of the value.
@@ -49,17 +49,9 @@ def write(network: Trained, out: Path) -> float:
     given = drawn_inputs(feature_function(network, 3)[1])["images"]
     wanted = np.asarray(jax.jit(function)(given))
     found = np.concatenate([run(content, image[None]) for image in given])
-    apart = np.abs(found - wanted)
-    if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
-        raise UserError(
-            f"--out={out}: not written: in TFLite, the features are {apart.max():.1e} from what JAX"
-            f" says; expected {TOLERANCE:.1e} at most"
-        )
-    try:
-        out.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"--out={out}: cannot write there ({error.strerror})") from None
-    return float(apart.max())
+    largest = require_near(out, "TFLite, the features are", found, wanted, TOLERANCE)
+    save(out, content)
+    return largest
 
 
 def converted(function: Any, shape: tuple[int, ...]) -> bytes:
