@@ -32,11 +32,10 @@ def uniform(bound: float) -> Callable[..., Array]:
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
-PREPROCESSING = "preprocessing"
-
-
-# The same of weights that see pixels from -1 to 1.
+# Mean, and deviation, of weights that see pixels from -1 to 1.
 EVEN = (127.5, 127.5, 127.5)
+
+PREPROCESSING = "preprocessing"
 
 
 def normalise(

@@ -280,17 +280,22 @@ VIT: Rules = [
     (r"pre_logits\.fc", "classifier_hidden"),
     ("", ""),  # what belongs to no layer: the class token, and the positions
 ]
-# CLIP's image encoder: OpenAI's names, and those of CLIP-ReID. Texts have no meaning here.
+# CLIP's image encoder, below OpenAI's name of it, or CLIP-ReID's.
+_CLIP = r"(?:visual|image_encoder)"
+_CLIP_LAYERS: Rules = [
+    (r"conv1", "patch"),
+    (r"ln_pre", "norm_pre"),
+    (r"ln_post", "norm"),
+    (r"transformer\.resblocks\.(\d+)\.ln_([12])", r"block\1/norm\2"),
+    (r"transformer\.resblocks\.(\d+)\.attn", r"block\1/qkv"),
+    (r"transformer\.resblocks\.(\d+)\.attn\.out_proj", r"block\1/proj"),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc", r"block\1/fc1"),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj", r"block\1/fc2"),
+]
 CLIP: Rules = [
-    (r"(?:visual|image_encoder)\.conv1", "patch"),
-    (r"(?:visual|image_encoder)\.ln_pre", "norm_pre"),
-    (r"(?:visual|image_encoder)\.ln_post", "norm"),
-    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.ln_([12])", r"block\1/norm\2"),
-    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.attn", r"block\1/qkv"),
-    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.attn\.out_proj", r"block\1/proj"),
-    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.mlp\.c_fc", r"block\1/fc1"),
-    (r"(?:visual|image_encoder)\.transformer\.resblocks\.(\d+)\.mlp\.c_proj", r"block\1/fc2"),
-    (r"(?:visual|image_encoder)", ""),
+    *[(rf"{_CLIP}\.{theirs}", ours) for theirs, ours in _CLIP_LAYERS],
+    (_CLIP, ""),
+    # Texts have no meaning here.
     (r"|(?:transformer|token_embedding|ln_final)(?:\..*)?", IGNORED),
 ]
 
@@ -300,11 +305,8 @@ def _transreid(*special: tuple[str, str]) -> Rules:
     return [
         *special,
         (r"base\.fc", IGNORED),  # of ImageNet's classes, and never trained
-        *[
-            (f"base\\.(?:{theirs})" if theirs else "base", f"backbone/{ours}".rstrip("/"))
-            for theirs, ours in VIT
-            if isinstance(ours, str)
-        ],
+        *[(rf"base\.(?:{theirs})", _below_backbone(ours)) for theirs, ours in VIT if theirs],
+        ("base", "backbone"),
         (r"bottleneck(_\d)?", r"bottleneck\1"),
         (r"classifier(_\d)?", r"classifier\1"),
     ]
@@ -324,11 +326,8 @@ TRANSREID_JPM = _transreid(
 )
 CLIPREID: Rules = [
     (r"(?:prompt_learner|text_encoder)(?:\..*)?", IGNORED),
-    *[
-        (theirs, f"backbone/{ours}".rstrip("/"))
-        for theirs, ours in CLIP
-        if isinstance(ours, str) and ours != IGNORED
-    ],
+    *[(rf"{_CLIP}\.{theirs}", _below_backbone(ours)) for theirs, ours in _CLIP_LAYERS],
+    (_CLIP, "backbone"),
     (r"bottleneck(_proj)?", r"bottleneck\1"),
     (r"classifier(_proj)?", r"classifier\1"),
     ("", ""),  # the cameras' embedding
